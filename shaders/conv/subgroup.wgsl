@@ -1,0 +1,193 @@
+// Convolution, and transposed convolution by output phase, as an implicit GEMM without barriers: a workgroup is one subgroup.
+//
+//   y[n,o,q] = act(bias[o] + sum over taps k, channels c of w[o,c,k] * x[n,c,i(q,k)] + residual[n,o,q])
+//
+// A subgroup of S lanes makes OC output channels x 4*S positions: lane l owns positions 4l..4l+3, one vec4 an output channel.
+// Each lane loads another vec4 of the weights and hands it round by broadcast, so that OC weights cost one or two loads.
+// x: blocks of four channels [N,G,B,P] (conv/blocks.wgsl, with a vec4 of zeros at `zero`) or, with PLANAR, [N,C,P] read as vec4s
+// of four positions. w: [G,T,K,4B,OC] (conv/pack.wgsl). y, residual: [N,O,Q].
+// Along each axis the output has `phases` interleaved parts (1 but for a transposed convolution, where it is the stride): position
+// j of part r is q = j*phases + r, it reads the taps k = k0, k0 + k_step, ... at i = base + j*step + t*tap_step, t = 0, 1, ...
+// The tile of OC channels is the fastest index of the grid, unless `positions_first`.
+struct Params {
+    cg: u32, og: u32, groups: u32, blocks: u32,
+    in_d: i32, in_h: i32, in_w: i32, zero: u32,
+    out_d: i32, out_h: i32, out_w: i32, tiles: u32,
+    part_d: i32, part_h: i32, part_w: i32, positions: u32,
+    k_d: i32, k_h: i32, k_w: i32, position_tiles: u32,
+    phases_d: i32, phases_h: i32, phases_w: i32, activation: u32,
+    step_d: i32, step_h: i32, step_w: i32, slope: f32,
+    tap_d: i32, tap_h: i32, tap_w: i32, has_bias: u32,
+    k_step_d: i32, k_step_h: i32, k_step_w: i32, has_residual: u32,
+    p_d: i32, p_h: i32, p_w: i32, positions_first: u32,
+    d_d: i32, d_h: i32, d_w: i32, total: u32,
+    y_base: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+//% if VEC
+@group(0) @binding(4) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+//% else
+@group(0) @binding(4) var<storage, read> residual: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+//% endif
+//% include "common/grid.wgsl"
+//% include "common/activate.wgsl"
+
+// Along one axis: (first tap, number of taps, input index of position 0 of the part under the first tap).
+fn part_taps(r: i32, phases: i32, k: i32, k_step: i32, pad: i32, dilation: i32) -> vec3<i32> {
+//% if TRANSPOSED
+    var first = 0;
+    while (first < k_step && (r + pad - first * dilation) % phases != 0) {
+        first++;
+    }
+    if (first >= min(k, k_step)) {
+        return vec3<i32>(0, 0, 0);
+    }
+    return vec3<i32>(first, (k - first + k_step - 1) / k_step, (r + pad - first * dilation) / phases);
+//% else
+    return vec3<i32>(0, k, -pad);
+//% endif
+}
+
+@compute @workgroup_size({{ S }})
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let index = group_index(group, groups);
+    let live = index < params.total;
+    var rest = min(index, params.total - 1u);
+    var tile = rest % params.tiles;
+    var position_tile = rest / params.tiles % params.position_tiles;
+    if (params.positions_first == 1u) {
+        position_tile = rest % params.position_tiles;
+        tile = rest / params.position_tiles % params.tiles;
+    }
+    rest = rest / params.tiles / params.position_tiles;
+    let g = rest % params.groups;
+    let part = i32(rest / params.groups);
+    let part_positions = u32(params.part_d * params.part_h * params.part_w);
+    let plane = u32(params.in_d * params.in_h * params.in_w);
+    let r_w = part % params.phases_w;
+    let r_h = part / params.phases_w % params.phases_h;
+    let r_d = part / params.phases_w / params.phases_h;
+    let taps_d = part_taps(r_d, params.phases_d, params.k_d, params.k_step_d, params.p_d, params.d_d);
+    let taps_h = part_taps(r_h, params.phases_h, params.k_h, params.k_step_h, params.p_h, params.d_h);
+    let taps_w = part_taps(r_w, params.phases_w, params.k_w, params.k_step_w, params.p_w, params.d_w);
+    let first = (position_tile * {{ S }}u + lane) * 4u;
+//% for p in range(4)
+    let flat{{ p }} = min(first + {{ p }}u, params.positions - 1u);
+    let n{{ p }} = flat{{ p }} / part_positions;
+    let j{{ p }} = i32(flat{{ p }} % part_positions);
+    let j_w{{ p }} = j{{ p }} % params.part_w;
+    let j_h{{ p }} = j{{ p }} / params.part_w % params.part_h;
+    let j_d{{ p }} = j{{ p }} / params.part_w / params.part_h;
+//% endfor
+//% for o in range(OC)
+    var sum{{ o }} = vec4<f32>();
+//% endfor
+    let w_lane = min(lane, {{ [OC // 4, S] | min - 1 }}u);
+    let w_tile = (g * params.tiles + tile) * u32(params.k_d * params.k_h * params.k_w);
+
+    for (var t_d = 0; t_d < taps_d.y; t_d++) {
+        for (var t_h = 0; t_h < taps_h.y; t_h++) {
+            for (var t_w = 0; t_w < taps_w.y; t_w++) {
+                let k_d = taps_d.x + t_d * params.k_step_d;
+                let k_h = taps_h.x + t_h * params.k_step_h;
+                let k_w = taps_w.x + t_w * params.k_step_w;
+                let k = u32((k_d * params.k_h + k_h) * params.k_w + k_w);
+                var w_at = (w_tile + k) * params.blocks * {{ OC }}u + w_lane;
+//% if PLANAR
+                var x_at = (n0 * params.groups + g) * params.cg * (plane / 4u) + u32(j0) / 4u;
+//% else
+//% for p in range(4)
+                let i_d{{ p }} = taps_d.z + j_d{{ p }} * params.step_d + t_d * params.tap_d;
+                let i_h{{ p }} = taps_h.z + j_h{{ p }} * params.step_h + t_h * params.tap_h;
+                let i_w{{ p }} = taps_w.z + j_w{{ p }} * params.step_w + t_w * params.tap_w;
+                let inside{{ p }} = i_d{{ p }} >= 0 && i_d{{ p }} < params.in_d && i_h{{ p }} >= 0 && i_h{{ p }} < params.in_h
+                    && i_w{{ p }} >= 0 && i_w{{ p }} < params.in_w;
+                let at{{ p }} = u32((i_d{{ p }} * params.in_h + i_h{{ p }}) * params.in_w + i_w{{ p }});
+                var x_at{{ p }} = select(params.zero, (n{{ p }} * params.groups + g) * params.blocks * plane + at{{ p }}, inside{{ p }});
+                let x_step{{ p }} = select(0u, plane, inside{{ p }});
+//% endfor
+//% endif
+                for (var b = 0u; b < params.blocks; b++) {
+//% if PLANAR
+//% for c in range(4)
+                    let x{{ c }} = x[x_at + {{ c }}u * (plane / 4u)];
+//% endfor
+                    x_at += plane;
+//% else
+//% for p in range(4)
+                    let v{{ p }} = x[x_at{{ p }}];
+                    x_at{{ p }} += x_step{{ p }};
+//% endfor
+//% for c in range(4)
+                    let x{{ c }} = vec4<f32>(v0[{{ c }}], v1[{{ c }}], v2[{{ c }}], v3[{{ c }}]);
+//% endfor
+//% endif
+//% for c in range(4)
+//% for part in range((OC // 4 + S - 1) // S)
+                    let w{{ c }}_{{ part }} = w[w_at + {{ c * (OC // 4) + part * S }}u];
+//% endfor
+//% for o4 in range(OC // 4)
+                    let b{{ c }}_{{ o4 }} = subgroupBroadcast(w{{ c }}_{{ o4 // S }}, {{ o4 % S }}u);
+//% for j in range(4)
+                    sum{{ o4 * 4 + j }} += b{{ c }}_{{ o4 }}[{{ j }}] * x{{ c }};
+//% endfor
+//% endfor
+//% endfor
+                    w_at += {{ OC }}u;
+                }
+            }
+        }
+    }
+
+    let channels = params.og * params.groups;
+    let out_plane = u32(params.out_d * params.out_h * params.out_w);
+    let o_first = tile * {{ OC }}u;
+//% for p in range(4)
+    let q_d{{ p }} = j_d{{ p }} * params.phases_d + r_d;
+    let q_h{{ p }} = j_h{{ p }} * params.phases_h + r_h;
+    let q_w{{ p }} = j_w{{ p }} * params.phases_w + r_w;
+    let store{{ p }} = live && first + {{ p }}u < params.positions
+        && q_d{{ p }} < params.out_d && q_h{{ p }} < params.out_h && q_w{{ p }} < params.out_w;
+    let y_at{{ p }} = (n{{ p }} * channels + g * params.og + o_first) * out_plane
+        + u32((q_d{{ p }} * params.out_h + q_h{{ p }}) * params.out_w + q_w{{ p }}) - params.y_base;
+//% endfor
+    // Without a bias the buffer is a few zeros, of which the first is read.
+    let bias_at = select(0u, g * params.og + o_first, params.has_bias == 1u);
+    let bias_last = select(0u, params.og - o_first - 1u, params.has_bias == 1u);
+//% for o in range(OC)
+    let at{{ o }} = {% if VEC %}(y_at0 + {{ o }}u * out_plane) / 4u{% else %}{{ o }}u * out_plane{% endif %};
+    let stored{{ o }} = o_first + {{ o }}u < params.og;
+    let biased{{ o }} = sum{{ o }} + vec4<f32>(bias[bias_at + min({{ o }}u, bias_last)]);
+//% if VEC
+//% if RESIDUAL
+    let result{{ o }} = activate(biased{{ o }} + residual[at{{ o }}], params.activation, params.slope);
+//% else
+    let result{{ o }} = activate(biased{{ o }}, params.activation, params.slope);
+//% endif
+    if (store0 && stored{{ o }}) {
+        y[at{{ o }}] = result{{ o }};
+    }
+//% else
+//% if RESIDUAL
+    let more{{ o }} = vec4<f32>(residual[y_at0 + at{{ o }}], residual[y_at1 + at{{ o }}], residual[y_at2 + at{{ o }}], residual[y_at3 + at{{ o }}]);
+    let result{{ o }} = activate(biased{{ o }} + more{{ o }}, params.activation, params.slope);
+//% else
+    let result{{ o }} = activate(biased{{ o }}, params.activation, params.slope);
+//% endif
+//% for p in range(4)
+    if (store{{ p }} && stored{{ o }}) {
+        y[y_at{{ p }} + at{{ o }}] = result{{ o }}[{{ p }}];
+    }
+//% endfor
+//% endif
+//% endfor
+}

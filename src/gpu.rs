@@ -1,0 +1,430 @@
+//! [`Gpu`]: an open device. Opens one, or takes the caller's.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::kernel::Kernels;
+use crate::pool::Pool;
+use crate::profile::Profile;
+use crate::record::Recorder;
+
+/// An open device with its kernels, its buffer pool and what is recorded for it. Clones are cheap and share all of it.
+///
+/// Operators queue up: they are recorded, and run when a result is read or [`Gpu::submit`] is called.
+///
+/// # Example
+/// ```no_run
+/// let gpu = wgconv::Gpu::new_blocking()?;
+/// println!("{}", gpu.adapter_info().name);
+/// # Ok::<(), wgconv::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Gpu(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub profile: Profile,
+    pub pool: Pool,
+    pub kernels: Kernels,
+    pub recorder: Mutex<Recorder>,
+    /// Uniform parameters of the dispatches of one submission.
+    pub params: wgpu::Buffer,
+    /// Sixteen zero bytes, bound in place of an argument that is not given.
+    pub nothing: wgpu::Buffer,
+    /// Why the device was lost, once it is.
+    lost: Arc<OnceLock<String>>,
+    /// The first error that no scope caught.
+    uncaught: Arc<Mutex<Option<Error>>>,
+    pub submissions: AtomicU64,
+}
+
+/// Counts of what a [`Gpu`] has created since it was opened. In steady state none but `submissions` grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Device buffers created.
+    pub buffers: u64,
+    /// Bind groups created.
+    pub bind_groups: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Command buffers submitted.
+    pub submissions: u64,
+    /// Bytes of freed buffers that wait in the pool.
+    pub pooled_bytes: u64,
+}
+
+impl Gpu {
+    /// Opens the adapter that wgpu takes for the most powerful, with all of its limits.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] where there is none, [`Error::NoDevice`] where it opens no device.
+    pub async fn new() -> Result<Self> {
+        Self::builder().build().await
+    }
+
+    /// [`Gpu::new`], waiting for it.
+    ///
+    /// # Errors
+    /// As [`Gpu::new`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new_blocking() -> Result<Self> {
+        pollster::block_on(Self::new())
+    }
+
+    /// To choose the adapter, its backend or its limits.
+    #[must_use]
+    pub fn builder() -> GpuBuilder {
+        GpuBuilder::default()
+    }
+
+    /// Takes the caller's device and queue. The caller keeps its handlers of errors and of loss; where the device is lost, the
+    /// caller says so by [`Gpu::notify_lost`].
+    ///
+    /// Kernels with subgroup operations are chosen where the device has `Features::SUBGROUP`, kernel times are there with
+    /// `Features::TIMESTAMP_QUERY`.
+    ///
+    /// # Errors
+    /// What creating the first small buffers gives.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        Self::with(device, queue, Arc::default(), Arc::default())
+    }
+
+    fn with(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        lost: Arc<OnceLock<String>>,
+        uncaught: Arc<Mutex<Option<Error>>>,
+    ) -> Result<Self> {
+        let profile = Profile::of(&device);
+        let (params, nothing) = scoped(&device, |device| {
+            let buffer = |label, size, usage| {
+                let usage = usage | wgpu::BufferUsages::COPY_DST;
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(label),
+                    size,
+                    usage,
+                    mapped_at_creation: false,
+                })
+            };
+            let params = buffer("parameters", Recorder::PARAMS_CAPACITY, wgpu::BufferUsages::UNIFORM);
+            (params, buffer("nothing", 16, wgpu::BufferUsages::STORAGE))
+        })?;
+        Ok(Self(Arc::new(Inner {
+            device,
+            queue,
+            profile,
+            pool: Pool::default(),
+            kernels: Kernels::default(),
+            recorder: Mutex::default(),
+            params,
+            nothing,
+            lost,
+            uncaught,
+            submissions: AtomicU64::new(0),
+        })))
+    }
+
+    /// The device, for an application that shares it.
+    #[must_use]
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    /// The queue, for an application that shares it. What is recorded here runs only once it is submitted: see [`Gpu::submit`].
+    #[must_use]
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// Name, driver and kind of the adapter.
+    #[must_use]
+    pub fn adapter_info(&self) -> wgpu::AdapterInfo {
+        self.0.device.adapter_info()
+    }
+
+    /// What the choice of kernels depends on.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.0.profile
+    }
+
+    /// Submits what is recorded, without waiting for it. Call it before writing into a wrapped buffer
+    /// ([`Tensor::from_buffer`](crate::Tensor::from_buffer)) by other means: what is recorded would otherwise run after that.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Device`] of this or an earlier submission.
+    pub fn submit(&self) -> Result<()> {
+        self.0.lock_recorder().flush(&self.0).map(|_| ())
+    }
+
+    /// Submits what is recorded and waits until it has run.
+    ///
+    /// # Errors
+    /// As [`Gpu::submit`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait(&self) -> Result<()> {
+        let index = self.0.lock_recorder().flush(&self.0)?;
+        self.0.wait(index)
+    }
+
+    /// Tells that a device handed to [`Gpu::from_wgpu`] is lost: every later call gives [`Error::DeviceLost`].
+    pub fn notify_lost(&self, reason: &str) {
+        let _ = self.0.lost.set(reason.to_string());
+    }
+
+    /// Frees the buffers that wait in the pool.
+    ///
+    /// # Errors
+    /// As [`Gpu::submit`], which it does first.
+    pub fn trim(&self) -> Result<()> {
+        self.submit()?;
+        self.0.trim()
+    }
+
+    /// What was created since the device was opened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            buffers: self.0.pool.created.load(Ordering::Relaxed),
+            bind_groups: self.0.kernels.bind_groups_created.load(Ordering::Relaxed),
+            pipelines: self.0.kernels.pipelines_created.load(Ordering::Relaxed),
+            submissions: self.0.submissions.load(Ordering::Relaxed),
+            pooled_bytes: self.0.pool.bytes(),
+        }
+    }
+}
+
+impl PartialEq for Gpu {
+    /// Whether both are the same open device.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.adapter_info();
+        f.debug_struct("Gpu").field("adapter", &info.name).field("backend", &info.backend).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub fn lock_recorder(&self) -> std::sync::MutexGuard<'_, Recorder> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `f`, whose wgpu errors come back as ours.
+    pub fn scoped<T>(&self, f: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+        self.check()?;
+        let result = scoped(&self.device, f);
+        // A lost device makes every scope silent, or says so in the words of some other failure.
+        self.check()?;
+        result
+    }
+
+    /// The error of a lost device, or one that came outside any scope.
+    pub fn check(&self) -> Result<()> {
+        if let Some(reason) = self.lost.get() {
+            return Err(Error::DeviceLost { reason: reason.clone() });
+        }
+        match self.uncaught.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    pub fn trim(&self) -> Result<()> {
+        for id in self.pool.drain() {
+            self.kernels.forget(id);
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.check()
+    }
+
+    /// Waits for a submission, or for all where none is named.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+        self.check()?;
+        polled.map(|_| ()).map_err(|error| Error::Device { reason: error.to_string() })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Somebody may hold a buffer that was handed out and wait for what is recorded to reach it.
+        let mut recorder = std::mem::take(self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let _ = recorder.flush(self);
+    }
+}
+
+/// Runs `f` under error scopes. Their results are there at once on native; the web gives errors to the handler instead, since
+/// nothing may block there.
+fn scoped<T>(device: &wgpu::Device, f: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+    #[cfg(target_arch = "wasm32")]
+    return Ok(f(device));
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
+        let scopes = filters.map(|filter| device.push_error_scope(filter));
+        let value = f(device);
+        let mut first = None;
+        for scope in scopes.into_iter().rev() {
+            first = pollster::block_on(scope.pop()).or(first);
+        }
+        first.map_or(Ok(value), |error| Err(error.into()))
+    }
+}
+
+/// Chooses the adapter and opens it.
+///
+/// # Example
+/// ```no_run
+/// use wgconv::{Gpu, wgpu};
+/// let gpu = Gpu::builder().adapter("llvmpipe").backends(wgpu::Backends::VULKAN).build_blocking()?;
+/// # Ok::<(), wgconv::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct GpuBuilder {
+    adapter: Option<String>,
+    backends: wgpu::Backends,
+    power: wgpu::PowerPreference,
+    limits: Option<wgpu::Limits>,
+    features: Option<wgpu::Features>,
+}
+
+impl Default for GpuBuilder {
+    fn default() -> Self {
+        Self {
+            adapter: None,
+            // Never the backend that runs nothing.
+            backends: wgpu::Backends::all() - wgpu::Backends::NOOP,
+            power: wgpu::PowerPreference::HighPerformance,
+            limits: None,
+            features: None,
+        }
+    }
+}
+
+impl GpuBuilder {
+    /// Only an adapter whose name contains this, in any case.
+    pub fn adapter(mut self, part_of_name: impl Into<String>) -> Self {
+        self.adapter = Some(part_of_name.into());
+        self
+    }
+
+    /// The part of a name that the environment variable `WGCONV_ADAPTER` holds, if it does. The library reads the environment
+    /// only where this is called.
+    pub fn adapter_from_env(mut self) -> Self {
+        if let Some(name) = std::env::var("WGCONV_ADAPTER").ok().filter(|name| !name.is_empty()) {
+            self.adapter = Some(name);
+        }
+        self
+    }
+
+    /// Only these backends.
+    pub fn backends(mut self, backends: wgpu::Backends) -> Self {
+        self.backends = backends - wgpu::Backends::NOOP;
+        self
+    }
+
+    /// Which to prefer where there are several; the most powerful unless told.
+    pub fn power_preference(mut self, power: wgpu::PowerPreference) -> Self {
+        self.power = power;
+        self
+    }
+
+    /// The limits to open the device with; all that the adapter has unless told.
+    pub fn limits(mut self, limits: wgpu::Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// The features to open the device with where the adapter has them; subgroups and timestamps unless told.
+    pub fn features(mut self, features: wgpu::Features) -> Self {
+        self.features = Some(features);
+        self
+    }
+
+    /// The adapters that there are, whatever was chosen.
+    pub async fn list(&self) -> Vec<wgpu::Adapter> {
+        self.instance().enumerate_adapters(self.backends).await
+    }
+
+    fn instance(&self) -> wgpu::Instance {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = self.backends;
+        wgpu::Instance::new(descriptor)
+    }
+
+    async fn find(&self) -> Result<wgpu::Adapter> {
+        let instance = self.instance();
+        let mut adapters = instance.enumerate_adapters(self.backends).await;
+        let found: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+        if let Some(part) = &self.adapter {
+            let part = part.to_lowercase();
+            adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&part));
+        } else if cfg!(target_arch = "wasm32") {
+            let options = wgpu::RequestAdapterOptions { power_preference: self.power, ..Default::default() };
+            adapters = instance.request_adapter(&options).await.into_iter().collect();
+        }
+        let rank = |adapter: &wgpu::Adapter| match (adapter.get_info().device_type, self.power) {
+            (wgpu::DeviceType::IntegratedGpu, wgpu::PowerPreference::LowPower) => 0,
+            (wgpu::DeviceType::DiscreteGpu, _) => 1,
+            (wgpu::DeviceType::IntegratedGpu, _) => 2,
+            (wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other, _) => 3,
+            (wgpu::DeviceType::Cpu, _) => 4,
+        };
+        adapters.into_iter().min_by_key(rank).ok_or_else(|| Error::NoAdapter {
+            wanted: match &self.adapter {
+                Some(name) => format!("whose name contains \"{name}\""),
+                None => format!("for {:?}", self.backends & wgpu::Instance::enabled_backend_features()),
+            },
+            found,
+        })
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] where none matches, [`Error::NoDevice`] where the adapter has less than the limits asked for.
+    pub async fn build(self) -> Result<Gpu> {
+        let adapter = self.find().await?;
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let required_features = adapter.features() & self.features.unwrap_or(wanted);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgconv"),
+            required_features,
+            required_limits: self.limits.unwrap_or_else(|| adapter.limits()),
+            ..Default::default()
+        };
+        let opened = adapter.request_device(&descriptor).await;
+        let (device, queue) = opened
+            .map_err(|error| Error::NoDevice { adapter: adapter.get_info().name, reason: error.to_string() })?;
+        let lost = Arc::new(OnceLock::new());
+        let uncaught = Arc::new(Mutex::new(None));
+        let (lost_sink, error_sink) = (lost.clone(), uncaught.clone());
+        device.set_device_lost_callback(move |reason, message| {
+            let _ = lost_sink.set(format!("{reason:?} {message}"));
+        });
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            error_sink.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
+        }));
+        Gpu::with(device, queue, lost, uncaught)
+    }
+
+    /// [`GpuBuilder::build`], waiting for it.
+    ///
+    /// # Errors
+    /// As [`GpuBuilder::build`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn build_blocking(self) -> Result<Gpu> {
+        pollster::block_on(self.build())
+    }
+}

@@ -1,0 +1,55 @@
+//! Which kernel a convolution takes: a pure function of the problem and the adapter's profile.
+
+use crate::error::{Error, Result};
+use crate::ops::Epilogue;
+use crate::plan::Plan;
+use crate::profile::Profile;
+
+use super::problem::Problem;
+use super::subgroup::{Copy, Gemm, WeightLayout};
+use super::{ConvKernel, direct};
+
+/// The kernels that can take the problem, best first by rule.
+pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
+    let mut list = Vec::new();
+    let gemm = Gemm::of(p);
+    let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
+    if gemm.fits(profile, weights) {
+        if gemm.planar() {
+            list.push(ConvKernel::Pointwise);
+        }
+        list.push(ConvKernel::Subgroup);
+    }
+    list.push(ConvKernel::Direct);
+    // A tile of output channels that is mostly empty, as for a depthwise problem, costs more than the direct kernel.
+    if p.og() < 4 {
+        list.rotate_right(1);
+    }
+    list
+}
+
+/// The plan of a problem with the kernel asked for, or the best.
+pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvKernel, profile: &Profile) -> Result<Plan> {
+    let offered = candidates(p, profile);
+    let kernel = match kernel {
+        ConvKernel::Auto => offered[0],
+        named if offered.contains(&named) => named,
+        named => {
+            let expected = format!("one that can take the problem on this adapter: {offered:?}");
+            return Err(Error::invalid(p.op, "kernel", expected, format!("{named:?}")));
+        }
+    };
+    let (pack, steps, scratch) = match kernel {
+        ConvKernel::Auto | ConvKernel::Direct => (None, direct::steps(p, epilogue, profile)?, Vec::new()),
+        ConvKernel::Subgroup | ConvKernel::Pointwise => {
+            let gemm = Gemm::of(p);
+            let taps = p.taps() as u32;
+            let layout =
+                WeightLayout { group: p.og() * p.cg() * taps, output: p.cg() * taps, input: taps, flip: p.flip };
+            let copy = (kernel == ConvKernel::Subgroup).then(|| Copy::of(p));
+            let (steps, scratch) = gemm.steps(profile, epilogue, (0, 2, 3), copy.as_ref());
+            (Some(gemm.pack(1, &layout)), steps, scratch)
+        }
+    };
+    Ok(Plan { op: p.op, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps })
+}

@@ -1,0 +1,244 @@
+//! Convolution in one, two and three dimensions.
+
+pub(crate) mod choose;
+pub(crate) mod direct;
+pub(crate) mod problem;
+pub(crate) mod subgroup;
+
+use crate::error::Result;
+use crate::ops::activation::Activation;
+use crate::ops::options::{Border, Padding, PerAxis};
+use crate::ops::{Epilogue, same_gpu};
+use crate::plan::Plan;
+use crate::profile::Profile;
+use crate::run::{Call, Encoded};
+use crate::tensor::Tensor;
+use problem::{Problem, expect_shape};
+
+/// Convolution over `[N, C, L]`.
+pub type Conv1d = Conv<1>;
+/// Convolution over `[N, C, H, W]`.
+pub type Conv2d = Conv<2>;
+/// Convolution over `[N, C, D, H, W]`.
+pub type Conv3d = Conv<3>;
+
+/// The kernels of a convolution. [`ConvKernel::Auto`] chooses by shape and adapter; another can be asked for by name and is an error
+/// where it cannot take the problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConvKernel {
+    /// The best by rule.
+    #[default]
+    Auto,
+    /// One thread makes a few outputs; any problem on any adapter.
+    Direct,
+    /// Implicit GEMM with weights handed round a subgroup; adapters whose subgroup size is fixed.
+    Subgroup,
+    /// The same for kernels of one element, reading the input as it lies; positions and channels in multiples of four.
+    Pointwise,
+}
+
+impl ConvKernel {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ConvKernel::Auto => "auto",
+            ConvKernel::Direct => "direct",
+            ConvKernel::Subgroup => "subgroup",
+            ConvKernel::Pointwise => "pointwise",
+        }
+    }
+}
+
+/// Cross-correlation as neural networks have it, over `R` spatial axes (PyTorch's `conv1d`, `conv2d`, `conv3d`):
+///
+/// `y[n,o,q] = act(bias[o] + sum over c, k of w[o,c,k] * x[n, g(o)*C/G + c, q*stride - pad + k*dilation] + residual[n,o,q])`
+///
+/// # Shapes
+/// Input `[N, C_in, spatial...]`, weight `[C_out, C_in/groups, kernel...]`, bias `[C_out]`, residual and output
+/// `[N, C_out, out...]` with `out = floor((in + pads - dilation*(kernel-1) - 1) / stride) + 1`.
+///
+/// # Example
+/// ```no_run
+/// use wgconv::{Activation, Conv2d, Gpu, Tensor, ndarray::Array};
+/// let gpu = Gpu::new_blocking()?;
+/// let x = Tensor::from_array(&gpu, &Array::<f32, _>::zeros((1, 64, 56, 56)))?;
+/// let w = Tensor::from_array(&gpu, &Array::<f32, _>::zeros((64, 2, 3, 3)))?;
+/// let y = Conv2d::new().padding(1).groups(32).activation(Activation::Relu).forward(&x, &w, None)?;
+/// assert_eq!(y.shape(), [1, 64, 56, 56]);
+/// # Ok::<(), wgconv::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Conv<const R: usize> {
+    stride: PerAxis<R>,
+    dilation: PerAxis<R>,
+    padding: Padding<R>,
+    groups: usize,
+    border: Border,
+    flip_kernel: bool,
+    activation: Activation,
+    residual: Option<Tensor>,
+    kernel: ConvKernel,
+}
+
+impl<const R: usize> Default for Conv<R> {
+    fn default() -> Self {
+        Self {
+            stride: 1.into(),
+            dilation: 1.into(),
+            padding: Padding::Valid,
+            groups: 1,
+            border: Border::Zeros,
+            flip_kernel: false,
+            activation: Activation::Identity,
+            residual: None,
+            kernel: ConvKernel::Auto,
+        }
+    }
+}
+
+impl<const R: usize> Conv<R> {
+    /// Stride 1, dilation 1, no padding, one group.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Elements between neighbouring windows.
+    pub fn stride(mut self, stride: impl Into<PerAxis<R>>) -> Self {
+        self.stride = stride.into();
+        self
+    }
+
+    /// Elements between neighbouring taps (Yu and Koltun 2016).
+    pub fn dilation(mut self, dilation: impl Into<PerAxis<R>>) -> Self {
+        self.dilation = dilation.into();
+        self
+    }
+
+    /// Padding: a number, one for each axis, (start, end) for each axis, or a named rule.
+    pub fn padding(mut self, padding: impl Into<Padding<R>>) -> Self {
+        self.padding = padding.into();
+        self
+    }
+
+    /// Number of groups; as many as input channels make it depthwise.
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// What stands in the padding.
+    pub fn border(mut self, border: Border) -> Self {
+        self.border = border;
+        self
+    }
+
+    /// True convolution: the kernel mirrored along every spatial axis.
+    pub fn flip_kernel(mut self, flip: bool) -> Self {
+        self.flip_kernel = flip;
+        self
+    }
+
+    /// Applied last.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// Added before the activation; exactly the output's shape.
+    pub fn residual(mut self, residual: &Tensor) -> Self {
+        self.residual = Some(residual.clone());
+        self
+    }
+
+    /// Asks for a kernel by name.
+    pub fn kernel(mut self, kernel: ConvKernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// The output's shape, without a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for shapes and options that do not fit each other.
+    pub fn output_shape(&self, input: &[usize], weight: &[usize]) -> Result<Vec<usize>> {
+        Problem::new(self, input, weight).map(|problem| problem.output_shape)
+    }
+
+    /// What a call would dispatch on such an adapter, without a GPU.
+    ///
+    /// # Errors
+    /// As [`Conv::output_shape`], and where the kernel asked for cannot take the problem.
+    pub fn plan(&self, profile: &Profile, input: &[usize], weight: &[usize]) -> Result<Plan> {
+        choose::plan(&Problem::new(self, input, weight)?, &self.epilogue(false), self.kernel, profile)
+    }
+
+    /// The kernels that can take the problem on such an adapter, best first.
+    ///
+    /// # Errors
+    /// As [`Conv::output_shape`].
+    pub fn candidates(&self, profile: &Profile, input: &[usize], weight: &[usize]) -> Result<Vec<ConvKernel>> {
+        Problem::new(self, input, weight).map(|problem| choose::candidates(&problem, profile))
+    }
+
+    fn epilogue(&self, has_bias: bool) -> Epilogue {
+        Epilogue { has_bias, has_residual: self.residual.is_some(), activation: self.activation }
+    }
+
+    fn with_call<T>(
+        &self,
+        (input, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
+        run: impl FnOnce(Call<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let problem = Problem::new(self, input.shape(), weight.shape())?;
+        let args =
+            [("input", Some(input)), ("weight", Some(weight)), ("bias", bias), ("residual", self.residual.as_ref())];
+        expect_shape(problem.op, "bias", bias.map(Tensor::shape), &[problem.c_out as usize])?;
+        expect_shape(problem.op, "residual", self.residual.as_ref().map(Tensor::shape), &problem.output_shape)?;
+        same_gpu(problem.op, &args)?;
+        let gpu = input.gpu().clone();
+        let plan = choose::plan(&problem, &self.epilogue(bias.is_some()), self.kernel, gpu.profile())?;
+        run(Call { gpu, plan, args: &args })
+    }
+
+    /// Records the convolution.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for arguments that do not fit each other, [`Error::TooLarge`](crate::Error::TooLarge)
+    /// for what the adapter cannot hold, and errors of the device.
+    pub fn forward(&self, input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.with_call((input, weight, bias), |call| call.forward())
+    }
+
+    /// The same into the caller's output, which may share no buffer with an argument.
+    ///
+    /// # Errors
+    /// As [`Conv::forward`], and for an output of another shape or one that aliases an argument.
+    pub fn forward_into(&self, input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, output: &Tensor) -> Result<()> {
+        self.with_call((input, weight, bias), |call| call.forward_into(output))
+    }
+
+    /// The same into the caller's command encoder.
+    ///
+    /// # Errors
+    /// As [`Conv::forward`].
+    pub fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        input: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Encoded> {
+        self.with_call((input, weight, bias), |call| call.encode(encoder))
+    }
+
+    /// The weight with its packed copy made ahead, for inputs of this shape. The caller promises that the weight's values do not change
+    /// as long as what comes back is used; a weight that only this crate can write needs no promise, its packed copy is kept by itself.
+    ///
+    /// # Errors
+    /// As [`Conv::forward`].
+    pub fn prepare(&self, weight: &Tensor, input: &[usize]) -> Result<Tensor> {
+        let plan = self.plan(weight.gpu().profile(), input, weight.shape())?;
+        crate::run::prepare(weight, &plan)
+    }
+}

@@ -1,0 +1,388 @@
+//! Plans for `conv/subgroup.wgsl`: an implicit GEMM without barriers, for convolution and transposed convolution.
+
+use crate::ops::Epilogue;
+use crate::ops::options::Border;
+use crate::params::params;
+use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
+use crate::profile::Profile;
+
+use super::direct::{window, window_elements};
+use super::problem::{Axes, Problem, volume};
+
+params! {
+    /// `Params` of `conv/subgroup.wgsl`.
+    pub struct SubgroupParams {
+        cg: u32, og: u32, groups: u32, blocks: u32,
+        in_d: i32, in_h: i32, in_w: i32, zero: u32,
+        out_d: i32, out_h: i32, out_w: i32, tiles: u32,
+        part_d: i32, part_h: i32, part_w: i32, positions: u32,
+        k_d: i32, k_h: i32, k_w: i32, position_tiles: u32,
+        phases_d: i32, phases_h: i32, phases_w: i32, activation: u32,
+        step_d: i32, step_h: i32, step_w: i32, slope: f32,
+        tap_d: i32, tap_h: i32, tap_w: i32, has_bias: u32,
+        k_step_d: i32, k_step_h: i32, k_step_w: i32, has_residual: u32,
+        p_d: i32, p_h: i32, p_w: i32, positions_first: u32,
+        d_d: i32, d_h: i32, d_w: i32, total: u32,
+        y_base: u32,
+    }
+}
+
+params! {
+    /// `Params` of `conv/blocks.wgsl`.
+    pub struct BlocksParams {
+        cg: u32, groups: u32, blocks: u32, total: u32,
+        in_d: i32, in_h: i32, in_w: i32, border: u32,
+        out_d: i32, out_h: i32, out_w: i32, x_base: u32,
+        p_d: i32, p_h: i32, p_w: i32,
+    }
+}
+
+params! {
+    /// `Params` of `conv/pack.wgsl`.
+    pub struct PackParams {
+        cg: u32, og: u32, taps: u32, blocks: u32,
+        group_stride: u32, o_stride: u32, c_stride: u32, flip: u32,
+        tiles: u32, total: u32,
+    }
+}
+
+/// Subgroup sizes that `conv/subgroup.wgsl` is instantiated for.
+pub(crate) const SUBGROUPS: [u32; 5] = [4, 8, 16, 32, 64];
+/// Output channels of a tile.
+pub(crate) const TILES: [u32; 3] = [8, 16, 32];
+
+/// What the GEMM kernel needs to know, of a convolution or of a transposed one.
+pub(crate) struct Gemm {
+    pub batch: u32,
+    pub c_in: u32,
+    pub c_out: u32,
+    pub groups: u32,
+    /// Extents of the input as it lies, padding written out or not.
+    pub input: Axes,
+    pub output: Axes,
+    pub kernel: Axes,
+    /// Interleaved parts of the output along each axis.
+    pub phases: [i32; 3],
+    pub step: [i32; 3],
+    pub tap: [i32; 3],
+    pub k_step: [i32; 3],
+    pub pad: [i32; 3],
+    pub dilation: [i32; 3],
+}
+
+/// Strides of the weight tensor: (group, output channel, input channel), and whether taps count backwards.
+pub(crate) struct WeightLayout {
+    pub group: u32,
+    pub output: u32,
+    pub input: u32,
+    pub flip: bool,
+}
+
+fn i32s(axes: Axes) -> [i32; 3] {
+    axes.map(|value| value as i32)
+}
+
+impl Gemm {
+    fn cg(&self) -> u32 {
+        self.c_in / self.groups
+    }
+
+    fn og(&self) -> u32 {
+        self.c_out / self.groups
+    }
+
+    fn blocks(&self) -> u32 {
+        self.cg().div_ceil(4)
+    }
+
+    /// Output positions of one part and image.
+    fn part(&self) -> Axes {
+        std::array::from_fn(|a| self.output[a].div_ceil(self.phases[a] as u32))
+    }
+
+    /// Output channels of a tile: the widest that leaves few idle.
+    pub fn tile(&self) -> u32 {
+        let og = self.og();
+        let waste = |tile: u32| og.next_multiple_of(tile);
+        let widest = TILES.into_iter().rev().filter(|&t| t <= 8).find(|&tile| waste(tile) * 8 <= waste(TILES[0]) * 9);
+        widest.unwrap_or(TILES[0])
+    }
+
+    pub fn of(p: &Problem) -> Self {
+        // Any border but zeros is written out by the copy into blocks; then no tap falls outside.
+        let written = p.border != Border::Zeros && !p.unpadded();
+        let padded = |a: usize| p.input[a] + p.pad_start[a] + p.pad_end[a];
+        Self {
+            batch: p.batch,
+            c_in: p.c_in,
+            c_out: p.c_out,
+            groups: p.groups,
+            input: if written { std::array::from_fn(padded) } else { p.input },
+            output: p.output,
+            kernel: p.kernel,
+            phases: [1; 3],
+            step: i32s(p.stride),
+            tap: i32s(p.dilation),
+            k_step: [1; 3],
+            pad: if written { [0; 3] } else { i32s(p.pad_start) },
+            dilation: i32s(p.dilation),
+        }
+    }
+
+    /// Whether the input can be read as it lies, as vec4s of four positions: a pointwise convolution of whole blocks.
+    pub fn planar(&self) -> bool {
+        volume(self.kernel) == 1
+            && self.input == self.output
+            && self.step == [1; 3]
+            && self.pad == [0; 3]
+            && volume(self.input).is_multiple_of(4)
+            && self.cg().is_multiple_of(4)
+    }
+
+    /// Scratch bytes of the blocked input of one image, the vec4 of zeros left out.
+    fn blocked_bytes(&self) -> u64 {
+        u64::from(self.groups * self.blocks()) * volume(self.input) * 16
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        let tiles = u64::from(self.og().div_ceil(self.tile()));
+        u64::from(self.groups) * tiles * volume(self.kernel) * u64::from(self.blocks() * 4 * self.tile()) * 4
+    }
+
+    /// Whether the kernel can take it: the weights fit a binding, and so does each image.
+    pub fn fits(&self, profile: &Profile, weights: u64) -> bool {
+        let most = window_elements(profile) * 4;
+        let image = u64::from(self.c_in) * volume(self.input) * 4;
+        let out_image = u64::from(self.c_out) * volume(self.output) * 4;
+        profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations)
+            && weights * 4 <= profile.max_binding
+            && self.packed_bytes() <= profile.max_binding
+            && self.blocked_bytes().max(image).max(out_image) <= most
+    }
+
+    pub fn pack(&self, arg: usize, layout: &WeightLayout) -> Pack {
+        let tile = self.tile();
+        let tiles = self.og().div_ceil(tile);
+        let taps = volume(self.kernel) as u32;
+        let total = (self.packed_bytes() / 16) as u32;
+        let params = PackParams {
+            cg: self.cg(),
+            og: self.og(),
+            taps,
+            blocks: self.blocks(),
+            group_stride: layout.group,
+            o_stride: layout.output,
+            c_stride: layout.input,
+            flip: layout.flip.into(),
+            tiles,
+            total,
+        };
+        let key = [tile, self.cg(), self.og(), taps, layout.group, layout.output, layout.input, layout.flip.into()];
+        let step = Step {
+            instance: pack_instance(tile),
+            params: Params::new(&params),
+            bindings: vec![Binding::read(Slot::Arg(arg)), Binding::write(Slot::Packed)],
+            groups: u64::from(total).div_ceil(64),
+            work: u64::from(total) * 4,
+        };
+        Pack { arg, key: ("subgroup", key), bytes: self.packed_bytes(), steps: vec![step] }
+    }
+
+    /// Dispatches and scratch bytes. `x` and `residual` are slots of the call; `copy` tells how the input is put into blocks, none
+    /// where it lies planar.
+    pub fn steps(
+        &self,
+        profile: &Profile,
+        epilogue: &Epilogue,
+        (x, bias, residual): (usize, usize, usize),
+        copy: Option<&Copy>,
+    ) -> (Vec<Step>, Vec<u64>) {
+        let (image, out_image) =
+            (u64::from(self.c_in) * self.source_volume(copy), u64::from(self.c_out) * volume(self.output));
+        let batch = u64::from(self.batch);
+        let most = window_elements(profile);
+        let scratch_image = copy.map_or(0, |_| self.blocked_bytes() / 4);
+        let each = (most / image.max(out_image).max(scratch_image + 4)).clamp(1, batch);
+        let each = batch.div_ceil(batch.div_ceil(each));
+        let mut steps = Vec::new();
+        let mut first = 0;
+        while first < batch {
+            let count = each.min(batch - first);
+            let range = first * image..(first + count) * image;
+            let (x, x_base) = window(profile, Slot::Arg(x), range, batch * image, false);
+            let out_range = first * out_image..(first + count) * out_image;
+            let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
+            let residual = match epilogue.has_residual {
+                true => Binding { slot: Slot::Arg(residual), write: false, ..y },
+                false => Binding::read(Slot::Nothing),
+            };
+            let input = match copy {
+                Some(copy) => {
+                    steps.push(self.copy_step(copy, x, (first * image) as i64 - i64::from(x_base), count));
+                    Binding::read(Slot::Scratch(0))
+                }
+                None => x,
+            };
+            let bindings = vec![input, Binding::read(Slot::Packed), Binding::read(Slot::Arg(bias)), residual, y];
+            let y_start = (first * out_image) as i64 - i64::from(y_base);
+            steps.push(self.gemm_step(profile, epilogue, bindings, count as u32, y_start, copy.is_none()));
+            first += count;
+        }
+        let scratch = copy.map(|_| each * self.blocked_bytes() + 16);
+        (steps, scratch.into_iter().collect())
+    }
+
+    fn source_volume(&self, copy: Option<&Copy>) -> u64 {
+        copy.map_or(volume(self.input), |copy| volume(copy.source))
+    }
+
+    fn copy_step(&self, copy: &Copy, x: Binding, start: i64, count: u64) -> Step {
+        let total = count * self.blocked_bytes() / 16;
+        let ([in_d, in_h, in_w], [out_d, out_h, out_w]) = (i32s(copy.source), i32s(self.input));
+        let [p_d, p_h, p_w] = copy.pad;
+        let params = BlocksParams {
+            cg: self.cg(),
+            groups: self.groups,
+            blocks: self.blocks(),
+            total: total as u32,
+            in_d,
+            in_h,
+            in_w,
+            border: copy.border.code(),
+            out_d,
+            out_h,
+            out_w,
+            // Positions count from the first image of the part: a window that starts before it has a negative base.
+            x_base: start.wrapping_neg() as u32,
+            p_d,
+            p_h,
+            p_w,
+        };
+        Step {
+            instance: Instance::new("conv/blocks.wgsl"),
+            params: Params::new(&params),
+            bindings: vec![x, Binding::write(Slot::Scratch(0))],
+            groups: (total + 1).div_ceil(64),
+            work: total * 4,
+        }
+    }
+
+    fn gemm_step(
+        &self,
+        profile: &Profile,
+        epilogue: &Epilogue,
+        bindings: Vec<Binding>,
+        batch: u32,
+        y_start: i64,
+        planar: bool,
+    ) -> Step {
+        let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
+        let tile = self.tile();
+        let tiles = self.og().div_ceil(tile);
+        let part = self.part();
+        let positions = u64::from(batch) * volume(part);
+        let position_tiles = positions.div_ceil(u64::from(lanes) * 4);
+        let phases: u64 = self.phases.iter().map(|&count| count as u64).product();
+        let total = position_tiles * u64::from(tiles * self.groups) * phases;
+        let transposed = phases > 1 || self.k_step != [1; 3] || self.tap.iter().any(|&tap| tap < 0);
+        let vec = phases == 1 && volume(self.output).is_multiple_of(4) && y_start % 4 == 0;
+        // A tile's weights stay in a cache while positions go by; the input does while tiles go by. Which is the larger?
+        let weights = self.packed_bytes() / u64::from(self.groups);
+        let positions_first = weights > 256 << 10;
+        let ([in_d, in_h, in_w], [out_d, out_h, out_w]) = (i32s(self.input), i32s(self.output));
+        let ([part_d, part_h, part_w], [k_d, k_h, k_w]) = (i32s(part), i32s(self.kernel));
+        let [phases_d, phases_h, phases_w] = self.phases;
+        let ([step_d, step_h, step_w], [tap_d, tap_h, tap_w]) = (self.step, self.tap);
+        let ([k_step_d, k_step_h, k_step_w], [p_d, p_h, p_w]) = (self.k_step, self.pad);
+        let [d_d, d_h, d_w] = self.dilation;
+        let params = SubgroupParams {
+            cg: self.cg(),
+            og: self.og(),
+            groups: self.groups,
+            blocks: self.blocks(),
+            in_d,
+            in_h,
+            in_w,
+            zero: (u64::from(batch) * self.blocked_bytes() / 16) as u32,
+            out_d,
+            out_h,
+            out_w,
+            tiles,
+            part_d,
+            part_h,
+            part_w,
+            positions: positions as u32,
+            k_d,
+            k_h,
+            k_w,
+            position_tiles: position_tiles as u32,
+            phases_d,
+            phases_h,
+            phases_w,
+            activation: epilogue.activation.code(),
+            step_d,
+            step_h,
+            step_w,
+            slope: epilogue.activation.slope(),
+            tap_d,
+            tap_h,
+            tap_w,
+            has_bias: epilogue.has_bias.into(),
+            k_step_d,
+            k_step_h,
+            k_step_w,
+            has_residual: epilogue.has_residual.into(),
+            p_d,
+            p_h,
+            p_w,
+            positions_first: positions_first.into(),
+            d_d,
+            d_h,
+            d_w,
+            total: total as u32,
+            y_base: y_start.wrapping_neg() as u32,
+        };
+        let flops = 2 * positions * phases * u64::from(self.c_out) * u64::from(self.cg()) * volume(self.kernel);
+        Step {
+            instance: instance(lanes, tile, epilogue.activation.constant(), (vec, planar, transposed, epilogue.has_residual)),
+            params: Params::new(&params),
+            bindings,
+            groups: total,
+            work: flops / phases,
+        }
+    }
+}
+
+/// How the input is copied into blocks: its own extents, the padding that is written out, and what stands there.
+pub(crate) struct Copy {
+    pub source: Axes,
+    pub pad: [i32; 3],
+    pub border: Border,
+}
+
+impl Copy {
+    pub fn of(p: &Problem) -> Self {
+        let written = p.border != Border::Zeros && !p.unpadded();
+        Self { source: p.input, pad: if written { i32s(p.pad_start) } else { [0; 3] }, border: p.border }
+    }
+}
+
+pub(crate) fn pack_instance(tile: u32) -> Instance {
+    Instance::new("conv/pack.wgsl").with("OC", tile)
+}
+
+pub(crate) fn instance(
+    lanes: u32,
+    tile: u32,
+    activation: u32,
+    (vec, planar, transposed, residual): (bool, bool, bool, bool),
+) -> Instance {
+    Instance::new("conv/subgroup.wgsl")
+        .with("S", lanes)
+        .with("OC", tile)
+        .with("ACT", activation)
+        .with("VEC", vec as u32)
+        .with("PLANAR", planar as u32)
+        .with("TRANSPOSED", transposed as u32)
+        .with("RESIDUAL", residual as u32)
+}

@@ -1,0 +1,29 @@
+//! The operators: options, shape rules, choice of kernel, plans.
+
+pub(crate) mod activation;
+pub(crate) mod conv;
+pub(crate) mod options;
+
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use activation::Activation;
+
+/// What an operator does to its sums before they are stored: bias, then residual, then activation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Epilogue {
+    pub has_bias: bool,
+    pub has_residual: bool,
+    pub activation: Activation,
+}
+
+/// Checks that all arguments live on one `Gpu`.
+pub(crate) fn same_gpu(op: &'static str, args: &[(&'static str, Option<&Tensor>)]) -> Result<()> {
+    let mut given = args.iter().filter_map(|(name, tensor)| tensor.map(|tensor| (name, tensor)));
+    let Some((_, first)) = given.next() else { return Ok(()) };
+    for (name, tensor) in given {
+        if tensor.gpu() != first.gpu() {
+            return Err(Error::invalid(op, name, "a tensor of the first argument's Gpu", "one of another Gpu"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Device buffers that are used again: a freed buffer waits in the pool for the next tensor of its size class.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::error::{Error, Result};
+use crate::gpu::Inner;
+
+/// Bytes that the pool keeps at most; what comes back beyond is freed.
+const KEEP_BYTES: u64 = 1 << 30;
+
+/// A buffer of a tensor, of scratch or of packed weights. Goes back to the pool when dropped.
+pub(crate) struct DeviceBuffer {
+    pub raw: wgpu::Buffer,
+    /// Unique in the process; bind groups are kept under it.
+    pub id: u32,
+    gpu: Weak<Inner>,
+    /// Size class in the pool; 0 for a wrapped buffer.
+    class: u64,
+    /// Somebody else may hold the buffer: it is not used again, and nothing made from its contents is kept.
+    pub exposed: AtomicBool,
+    /// It was written a second time, by `forward_into`: nothing made from its contents is kept.
+    pub rewritten: AtomicBool,
+    /// An encoder of the caller's uses it and may not be submitted yet: it is not used again.
+    pub held: AtomicBool,
+}
+
+impl DeviceBuffer {
+    pub fn wrap(raw: wgpu::Buffer, gpu: &Arc<Inner>) -> Self {
+        let buffer = Self::new(raw, next_id(), gpu, 0);
+        buffer.exposed.store(true, Ordering::Release);
+        buffer
+    }
+
+    fn new(raw: wgpu::Buffer, id: u32, gpu: &Arc<Inner>, class: u64) -> Self {
+        let (exposed, rewritten, held) = Default::default();
+        Self { raw, id, gpu: Arc::downgrade(gpu), class, exposed, rewritten, held }
+    }
+
+    /// Whether its contents can change without this crate seeing it.
+    pub fn may_change(&self) -> bool {
+        self.exposed.load(Ordering::Acquire) || self.rewritten.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        let Some(gpu) = self.gpu.upgrade() else { return };
+        let free = !self.exposed.load(Ordering::Acquire) && !self.held.load(Ordering::Acquire);
+        if self.class > 0 && free && gpu.pool.give(self) {
+            return;
+        }
+        gpu.kernels.forget(self.id);
+    }
+}
+
+fn next_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[derive(Default)]
+pub(crate) struct Pool {
+    free: Mutex<Free>,
+    pub created: AtomicU64,
+}
+
+#[derive(Default)]
+struct Free {
+    by_class: HashMap<u64, Vec<(wgpu::Buffer, u32)>>,
+    bytes: u64,
+}
+
+/// Size classes: powers of two up to 4 KiB, then eight to an octave, so that at most an eighth is wasted.
+fn size_class(bytes: u64, max: u64) -> u64 {
+    let bytes = bytes.max(16);
+    if bytes <= 4096 {
+        return bytes.next_power_of_two().max(256);
+    }
+    let step = (1 << bytes.ilog2()) / 8;
+    bytes.div_ceil(step).saturating_mul(step).min((max / 16 * 16).max(bytes.next_multiple_of(16)))
+}
+
+impl Pool {
+    /// A buffer of at least `bytes`, of whatever contents.
+    pub fn take(gpu: &Arc<Inner>, op: &'static str, argument: &'static str, bytes: u64) -> Result<DeviceBuffer> {
+        let class = size_class(bytes, gpu.profile.max_buffer);
+        if class > gpu.profile.max_buffer {
+            let limit = gpu.profile.max_buffer;
+            return Err(Error::TooLarge { op, argument, bytes, limit_name: "max_buffer_size", limit });
+        }
+        let wrap = |raw, id| DeviceBuffer::new(raw, id, gpu, class);
+        if let Some((raw, id)) = gpu.pool.reuse(class) {
+            return Ok(wrap(raw, id));
+        }
+        let create = || {
+            gpu.scoped(|device| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(argument),
+                    size: class,
+                    usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                })
+            })
+        };
+        let raw = match create() {
+            // What the pool holds may be what is missing.
+            Err(Error::OutOfMemory { .. }) => {
+                gpu.trim()?;
+                create()?
+            }
+            other => other?,
+        };
+        gpu.pool.created.fetch_add(1, Ordering::Relaxed);
+        Ok(wrap(raw, next_id()))
+    }
+
+    fn reuse(&self, class: u64) -> Option<(wgpu::Buffer, u32)> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = free.by_class.get_mut(&class)?.pop()?;
+        free.bytes -= class;
+        Some(found)
+    }
+
+    /// Takes a buffer back; false where the pool is full.
+    fn give(&self, buffer: &DeviceBuffer) -> bool {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.bytes + buffer.class > KEEP_BYTES {
+            return false;
+        }
+        free.bytes += buffer.class;
+        free.by_class.entry(buffer.class).or_default().push((buffer.raw.clone(), buffer.id));
+        true
+    }
+
+    /// Empties the pool; the ids of what was in it.
+    pub fn drain(&self) -> Vec<u32> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.bytes = 0;
+        free.by_class.drain().flat_map(|(_, buffers)| buffers).map(|(_, id)| id).collect()
+    }
+
+    /// Bytes that wait in the pool.
+    pub fn bytes(&self) -> u64 {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size_class;
+
+    #[test]
+    fn a_class_holds_its_bytes_and_wastes_an_eighth() {
+        for bytes in [0, 1, 255, 256, 257, 4096, 4097, 5000, 1 << 20, (1 << 20) + 4, 123_456_789] {
+            let class = size_class(bytes, u64::MAX);
+            assert!(class >= bytes && class % 16 == 0, "{bytes} in {class}");
+            assert!(bytes <= 4096 || class <= bytes + bytes / 8 + 16, "{bytes} in {class}");
+        }
+        assert_eq!(size_class(1000 << 20, 1001 << 20), 1001 << 20);
+        assert!(size_class(u64::MAX - 15, u64::MAX) >= u64::MAX - 15);
+    }
+}

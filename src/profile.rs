@@ -1,0 +1,84 @@
+//! What an adapter is like, as plain data: all that the choice of a kernel may depend on.
+
+/// The kind of adapter, for the choice of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdapterClass {
+    /// A software driver: barriers and scalar loads are dear, subgroups cheap.
+    Cpu,
+    /// A GPU that shares the system's memory, and whatever does not say what it is.
+    Integrated,
+    /// A GPU with memory of its own.
+    Discrete,
+}
+
+/// What the choice of a kernel depends on. Plain data, so that plans can be made and tested without a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Profile {
+    /// The kind of adapter.
+    pub class: AdapterClass,
+    /// The subgroup size where the adapter has subgroup operations and its least and greatest sizes are equal.
+    pub subgroup: Option<u32>,
+    /// Greatest number of invocations of a workgroup.
+    pub max_invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Greatest size of a storage binding, bytes.
+    pub max_binding: u64,
+    /// Greatest size of a buffer, bytes.
+    pub max_buffer: u64,
+    /// Alignment of a storage binding's offset, bytes.
+    pub offset_alignment: u32,
+    /// Greatest number of workgroups along one axis of a dispatch.
+    pub max_groups: u32,
+}
+
+impl Profile {
+    /// A profile of WebGPU's default limits, without subgroups: what every adapter can do.
+    #[must_use]
+    pub fn baseline() -> Self {
+        let limits = wgpu::Limits::default();
+        Self {
+            class: AdapterClass::Integrated,
+            subgroup: None,
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_binding: u64::from(limits.max_storage_buffer_binding_size),
+            max_buffer: limits.max_buffer_size,
+            offset_alignment: limits.min_storage_buffer_offset_alignment,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+        }
+    }
+
+    pub(crate) fn of(device: &wgpu::Device) -> Self {
+        let (limits, info) = (device.limits(), device.adapter_info());
+        let fixed = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size >= 4;
+        Self {
+            class: match info.device_type {
+                wgpu::DeviceType::Cpu => AdapterClass::Cpu,
+                wgpu::DeviceType::DiscreteGpu => AdapterClass::Discrete,
+                _ => AdapterClass::Integrated,
+            },
+            subgroup: (device.features().contains(wgpu::Features::SUBGROUP) && fixed).then_some(info.subgroup_min_size),
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_binding: u64::from(limits.max_storage_buffer_binding_size) / 16 * 16,
+            max_buffer: limits.max_buffer_size,
+            offset_alignment: limits.min_storage_buffer_offset_alignment,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+        }
+    }
+
+    /// Folds a count of workgroups into the three axes of a dispatch. Kernels put the index together again and leave out
+    /// what is past the count.
+    pub(crate) fn fold(&self, groups: u64) -> [u32; 3] {
+        let max = u64::from(self.max_groups);
+        if groups <= max {
+            return [groups as u32, 1, 1];
+        }
+        let y = groups.div_ceil(max);
+        if y <= max {
+            return [groups.div_ceil(y) as u32, y as u32, 1];
+        }
+        [max as u32, max as u32, groups.div_ceil(max * max) as u32]
+    }
+}

@@ -1,0 +1,19 @@
+//! Every file under `shaders/`, by its path there. A test fails where one is missing.
+
+macro_rules! shaders {
+    ($($path:literal),* $(,)?) => {
+        /// Path under `shaders/` and template source.
+        pub(crate) const SHADERS: &[(&str, &str)] = &[$(($path, include_str!(concat!("../shaders/", $path)))),*];
+    };
+}
+
+shaders![
+    "common/activate.wgsl",
+    "common/activation.wgsl",
+    "common/border.wgsl",
+    "common/grid.wgsl",
+    "conv/blocks.wgsl",
+    "conv/direct.wgsl",
+    "conv/pack.wgsl",
+    "conv/subgroup.wgsl",
+];

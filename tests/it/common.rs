@@ -1,0 +1,99 @@
+//! What all tests need: the adapter, arrays of known contents, and the comparison with the reference.
+
+use std::sync::OnceLock;
+
+use ndarray::{ArrayD, ArrayViewD, Dimension, IxDyn, Zip};
+use wgconv::{Gpu, Tensor, ndarray, wgpu};
+
+/// The adapter under test, opened once: `WGCONV_ADAPTER` chooses it, `WGCONV_LIMITS=default` opens it with WebGPU's default limits.
+pub fn gpu() -> Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(open).clone()
+}
+
+/// A device of its own, for tests that lose it or count what it creates.
+pub fn open() -> Gpu {
+    let mut builder = Gpu::builder().adapter_from_env();
+    if std::env::var("WGCONV_LIMITS").is_ok_and(|limits| limits == "default") {
+        builder = builder.limits(wgpu::Limits::default());
+    }
+    builder.build_blocking().expect("the tests need an adapter: `cargo xtask setup` installs a software one on Debian and Ubuntu")
+}
+
+/// Small integers from a seed, `-most..=most`, a fifth of them zero: float results on them are exact.
+pub fn integers(shape: &[usize], seed: u64, most: i32) -> ArrayD<f32> {
+    let mut state = seed;
+    ArrayD::from_shape_simple_fn(IxDyn(shape), || {
+        let bits = next(&mut state);
+        if bits.is_multiple_of(5) { 0.0 } else { ((bits >> 8) % (2 * most as u64 + 1)) as f32 - most as f32 }
+    })
+}
+
+/// Reals in `-1..1` from a seed.
+pub fn reals(shape: &[usize], seed: u64) -> ArrayD<f32> {
+    let mut state = seed ^ 0x5555;
+    ArrayD::from_shape_simple_fn(IxDyn(shape), || (next(&mut state) >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
+}
+
+/// SplitMix64.
+pub fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+pub fn upload<D: Dimension>(array: &ndarray::Array<f32, D>) -> Tensor {
+    Tensor::from_array(&gpu(), array).expect("upload")
+}
+
+/// An output tensor full of NaN, so that an element which is not written shows.
+pub fn poisoned(shape: &[usize]) -> Tensor {
+    upload(&ArrayD::from_elem(IxDyn(shape), f32::NAN))
+}
+
+/// Panics unless the result is exactly the reference; names the first difference.
+#[track_caller]
+pub fn assert_exact(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>) {
+    assert_within(what, got, want, |_| 0.0);
+}
+
+/// Panics unless every element is within `bound(index)` of the reference.
+#[track_caller]
+pub fn assert_within(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: impl Fn(&[usize]) -> f64) {
+    assert_eq!(got.shape(), want.shape(), "{what}: shape");
+    for ((index, &g), &w) in got.indexed_iter().zip(want) {
+        let index: Vec<usize> = (0..index.ndim()).map(|i| index[i]).collect();
+        let (error, bound) = ((f64::from(g) - w).abs(), bound(&index));
+        assert!(error <= bound, "{what}: at {index:?} got {g}, want {w}, error {error:e}, bound {bound:e}");
+    }
+}
+
+/// The derived bound of a linear f32 kernel, one value an output element: `c*eps*n*S + n*2^-126*(max|w| + max|x| + 1)`, where `n` is
+/// the number of products (bias and residual counted) and `S` the sum of their absolute values: the reference on absolute values.
+pub fn linear_bound(n: usize, absolute: &ArrayD<f64>, largest: f64, c: f64) -> ArrayD<f64> {
+    let n = n as f64;
+    let tiny = n * 2f64.powi(-126) * (largest + 1.0);
+    absolute.mapv(|s| c * f64::from(f32::EPSILON) / 2.0 * n * s + tiny)
+}
+
+/// Absolute values.
+pub fn abs(array: &ArrayD<f32>) -> ArrayD<f32> {
+    array.mapv(f32::abs)
+}
+
+/// The largest absolute value.
+pub fn largest(array: ArrayViewD<f32>) -> f64 {
+    array.iter().fold(0.0, |most, value| f64::max(most, f64::from(value.abs())))
+}
+
+/// Panics unless every element is within its element of `bound`.
+#[track_caller]
+pub fn assert_bounded(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: &ArrayD<f64>) {
+    assert_eq!(got.shape(), want.shape(), "{what}: shape");
+    Zip::indexed(got).and(want).and(bound).for_each(|index, &g, &w, &b| {
+        let error = (f64::from(g) - w).abs();
+        assert!(error <= b, "{what}: at {:?} got {g}, want {w}, error {error:e}, bound {b:e}", index);
+    });
+}

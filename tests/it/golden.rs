@@ -1,0 +1,1 @@
+//! The golden vectors of PyTorch and torchvision.

@@ -1,0 +1,87 @@
+//! Calls of cargo on this workspace.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs, io,
+    path::{Path, PathBuf},
+    process::{self, Command},
+};
+
+use anyhow::{Context, Result};
+
+pub struct Cargo {
+    program: OsString,
+    manifest: PathBuf,
+    runtime: Option<RuntimeDir>,
+}
+
+impl Cargo {
+    pub fn new() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies outside of a workspace")?;
+        Ok(Self {
+            program: env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+            manifest: root.join("Cargo.toml"),
+            runtime: RuntimeDir::where_missing()?,
+        })
+    }
+
+    /// Runs `cargo <command> <options> -- <args>` and tells whether it succeeded. The working directory stays the
+    /// caller's, so that paths among `args` mean what they say.
+    pub fn run(&self, command: &str, options: &[&str], args: &[OsString], env: &[(&str, &str)]) -> Result<bool> {
+        let mut cargo = Command::new(&self.program);
+        cargo.arg(command).arg("--manifest-path").arg(&self.manifest).args(options);
+        if !args.is_empty() {
+            cargo.arg("--").args(args);
+        }
+        cargo.envs(env.iter().copied());
+        if let Some(runtime) = &self.runtime {
+            cargo.env(RuntimeDir::VARIABLE, &runtime.0);
+        }
+
+        let mut line: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        line.extend(["cargo", command].iter().chain(options).map(|word| word.to_string()));
+        if !args.is_empty() {
+            line.push("--".into());
+            line.extend(args.iter().map(|arg| arg.to_string_lossy().into_owned()));
+        }
+        println!("running: {}", line.join(" "));
+
+        let status = cargo.status().with_context(|| format!("cannot start {}", self.program.display()))?;
+        Ok(status.success())
+    }
+}
+
+/// A directory for `XDG_RUNTIME_DIR`, removed at the end: without one, graphics drivers on Linux print a warning each
+/// time a process opens them.
+struct RuntimeDir(PathBuf);
+
+impl RuntimeDir {
+    const VARIABLE: &str = "XDG_RUNTIME_DIR";
+
+    fn where_missing() -> Result<Option<Self>> {
+        if !cfg!(target_os = "linux") || env::var_os(Self::VARIABLE).is_some_and(|dir| dir != *OsStr::new("")) {
+            return Ok(None);
+        }
+        let path = env::temp_dir().join(format!("wgconv-runtime-{}", process::id()));
+        create_private(&path).with_context(|| format!("cannot make the directory {}", path.display()))?;
+        Ok(Some(Self(path)))
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        // A leftover directory in the temporary ones harms nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Readable by its owner only, as drivers and the XDG specification want it.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    // A directory that is there already may be somebody else's.
+    builder.recursive(false);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}

@@ -1,0 +1,164 @@
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask setup`.
+
+mod adapter;
+mod cargo;
+mod install;
+mod system;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::{adapter::Adapter, cargo::Cargo, install::Need};
+
+/// Development tasks of wgconv.
+///
+/// Each makes sure first that there is an adapter to run on; on Debian and Ubuntu without a usable one it installs Mesa's
+/// software Vulkan driver. WGCONV_ADAPTER, a part of its name, narrows the choice of adapter.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Classify pictures: the bundled ones, or those named after `--`.
+    Demo {
+        /// What the example `classify` gets.
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Run all tests, then the integration tests again under every variation that this machine can show.
+    Test {
+        /// Only the first run, without the variations.
+        #[arg(long)]
+        quick: bool,
+        /// What each test binary gets, such as a part of the names of the tests to run.
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Only make sure that there is an adapter.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let adapter = ensure_adapter()?;
+    match task {
+        Task::Setup => Ok(()),
+        Task::Demo { args } => {
+            let cargo = Cargo::new()?;
+            if cargo.run("run", &["--release", "--example", "classify"], &args, &[])? {
+                Ok(())
+            } else {
+                bail!("the demo failed");
+            }
+        }
+        Task::Test { quick, args } => test(adapter.as_ref(), quick, &args),
+    }
+}
+
+/// One run of the tests: what it is, what cargo is asked for, and the environment that makes it different.
+struct TestRun {
+    about: String,
+    targets: &'static [&'static str],
+    env: Vec<(&'static str, &'static str)>,
+}
+
+/// The runs of `cargo xtask test`, in order.
+fn test_runs(adapter: Option<&Adapter>, quick: bool) -> Vec<TestRun> {
+    let mut runs = vec![TestRun {
+        about: "all tests: library, integration, documentation".into(),
+        targets: &["--workspace"],
+        env: vec![],
+    }];
+    if quick {
+        return runs;
+    }
+    // --workspace here too: with fewer packages cargo would choose fewer features and build the dependencies again.
+    let integration: &[&str] = &["--workspace", "--test", "it"];
+    if adapter.is_some_and(Adapter::is_llvmpipe) {
+        // The vector width is the subgroup size times 32: what is right for one size only shows under another.
+        for width in ["128", "256", "512"] {
+            runs.push(TestRun {
+                about: format!("integration tests with llvmpipe's vectors {width} bits wide"),
+                targets: integration,
+                env: vec![("LP_NATIVE_VECTOR_WIDTH", width)],
+            });
+        }
+    }
+    runs.push(TestRun {
+        about: "integration tests under WebGPU's default limits".into(),
+        targets: integration,
+        env: vec![("WGCONV_LIMITS", "default")],
+    });
+    runs
+}
+
+fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()> {
+    let cargo = Cargo::new()?;
+    let runs = test_runs(adapter, quick);
+    let mut failed = Vec::new();
+    for (index, run) in runs.iter().enumerate() {
+        println!("\ntest run {} of {}: {}", index + 1, runs.len(), run.about);
+        let options: Vec<&str> = ["--no-fail-fast"].iter().chain(run.targets).copied().collect();
+        if !cargo.run("test", &options, args, &run.env)? {
+            failed.push(run.about.as_str());
+        }
+    }
+    println!();
+    if failed.is_empty() {
+        println!("test runs passed: {} of {0}", runs.len());
+        return Ok(());
+    }
+    bail!("{} of {} test runs failed:\n  {}", failed.len(), runs.len(), failed.join("\n  "));
+}
+
+/// Makes sure that there is an adapter, installing Mesa's software driver where that can help, and says which one it is.
+/// `None` where the system brings its own graphics interface, so that there is nothing to look for.
+fn ensure_adapter() -> Result<Option<Adapter>> {
+    if cfg!(any(target_os = "macos", target_os = "windows")) {
+        let api = if cfg!(target_os = "macos") { "Metal" } else { "DX12" };
+        println!("adapter: the system's own, through {api}; nothing to install");
+        return Ok(None);
+    }
+    let mut found = adapter::find().context("no adapter can be used")?;
+    match &found {
+        Some(adapter) if adapter.is_old_mesa() => {
+            println!("adapter: {adapter}");
+            println!(
+                "this driver is older than Mesa {} and several times slower than it: looking for a newer one",
+                install::WANTED_MESA
+            );
+            // The old driver works, so that a machine without network or sudo is not held up by it.
+            match install::mesa(Need::Newer) {
+                Ok(()) => found = adapter::find()?,
+                Err(error) => println!("warning: going on with the old driver: {error:#}"),
+            }
+        }
+        Some(_) => {}
+        None => {
+            println!("adapter: none found");
+            install::mesa(Need::Any)
+                .context("there is no adapter, and Mesa's software driver could not be installed")?;
+            found = adapter::find()?;
+        }
+    }
+    let Some(adapter) = found else {
+        bail!("still no adapter after installing Mesa's software driver: the Vulkan loader finds no device by it");
+    };
+    println!("adapter: {adapter}");
+    Ok(Some(adapter))
+}
