@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use ndarray::{ArrayD, ArrayViewD, Dimension, IxDyn, Zip};
+use ndarray::{ArrayD, ArrayViewD, Dimension, IxDyn};
 use wgconv::{Gpu, Tensor, ndarray, wgpu};
 
 /// The adapter under test, opened once: `WGCONV_ADAPTER` chooses it, `WGCONV_LIMITS=default` opens it with WebGPU's default limits.
@@ -64,9 +64,8 @@ pub fn assert_exact(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>) {
 pub fn assert_within(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: impl Fn(&[usize]) -> f64) {
     assert_eq!(got.shape(), want.shape(), "{what}: shape");
     for ((index, &g), &w) in got.indexed_iter().zip(want) {
-        let index: Vec<usize> = (0..index.ndim()).map(|i| index[i]).collect();
-        let (error, bound) = ((f64::from(g) - w).abs(), bound(&index));
-        assert!(error <= bound, "{what}: at {index:?} got {g}, want {w}, error {error:e}, bound {bound:e}");
+        let (error, bound) = ((f64::from(g) - w).abs(), bound(index.slice()));
+        assert!(error <= bound, "{what}: at {:?} got {g}, want {w}, error {error:e}, bound {bound:e}", index.slice());
     }
 }
 
@@ -92,8 +91,8 @@ pub fn largest(array: ArrayViewD<f32>) -> f64 {
 #[track_caller]
 pub fn assert_bounded(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: &ArrayD<f64>) {
     assert_eq!(got.shape(), want.shape(), "{what}: shape");
-    Zip::indexed(got).and(want).and(bound).for_each(|index, &g, &w, &b| {
+    for (((index, &g), &w), &b) in got.indexed_iter().zip(want).zip(bound) {
         let error = (f64::from(g) - w).abs();
-        assert!(error <= b, "{what}: at {:?} got {g}, want {w}, error {error:e}, bound {b:e}", index);
-    });
+        assert!(error <= b, "{what}: at {:?} got {g}, want {w}, error {error:e}, bound {b:e}", index.slice());
+    }
 }

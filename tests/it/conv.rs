@@ -86,7 +86,7 @@ fn named_padding() {
     for (padding, pads, stride, dilation, k) in [
         (Padding::Same, (1, 2), 1, 1, 4),
         (Padding::SameLower, (2, 1), 1, 1, 4),
-        (Padding::Same, (0, 1), 3, 1, 3),
+        (Padding::Same, (1, 1), 3, 1, 3),
         (Padding::Full, (6, 6), 1, 3, 3),
         (Padding::Causal, (6, 0), 1, 3, 3),
         (Padding::Valid, (0, 0), 1, 1, 3),
