@@ -21,7 +21,12 @@ fn check<const R: usize>(options: &Conv<R>, spec: &ConvSpec, x: &[usize], w: &[u
     }
 }
 
-fn spec<const R: usize>(stride: [usize; R], dilation: [usize; R], pads: [(usize, usize); R], groups: usize) -> ConvSpec {
+fn spec<const R: usize>(
+    stride: [usize; R],
+    dilation: [usize; R],
+    pads: [(usize, usize); R],
+    groups: usize,
+) -> ConvSpec {
     ConvSpec { stride: stride.into(), dilation: dilation.into(), pads: pads.into(), groups, ..ConvSpec::new(R) }
 }
 
@@ -54,6 +59,25 @@ fn awkward_2d() {
         let (options, spec) = both(stride, dilation, pads, groups);
         check(&options, &spec, &x, &w);
     }
+}
+
+/// Every instance of the depthwise kernel: kernel sizes, strides, aligned and odd rows, any multiplier, flipped.
+#[test]
+fn depthwise() {
+    for (kernel, pad) in [([3, 3], 1), ([5, 5], 2), ([7, 7], 3), ([1, 3], 1), ([1, 5], 2), ([1, 7], 3)] {
+        let pad_h = if kernel[0] == 1 { 0 } else { pad };
+        for stride in [1, 2] {
+            for (h, w, left, multiplier, flip) in
+                [(9, 12, pad, 1, false), (8, 7, pad + 1, 2, true), (13, 16, pad - 1, 1, true)]
+            {
+                let (options, mut spec) = both([stride; 2], [1; 2], [(pad_h, pad_h), (left, pad)], 6);
+                spec.flip_kernel = flip;
+                check(&options.flip_kernel(flip), &spec, &[2, 6, h, w], &[6 * multiplier, 1, kernel[0], kernel[1]]);
+            }
+        }
+    }
+    let (options, spec) = both([2], [1], [(2, 1)], 5);
+    check::<1>(&options, &spec, &[3, 5, 22], &[10, 1, 5]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::profile::Profile;
 
 use super::problem::Problem;
 use super::subgroup::{Copy, Gemm, WeightLayout};
-use super::{ConvKernel, direct};
+use super::{ConvKernel, depthwise, direct};
 
 /// The kernels that can take the problem, best first by rule.
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
@@ -20,10 +20,11 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
         }
         list.push(ConvKernel::Subgroup);
     }
-    list.push(ConvKernel::Direct);
     // A tile of output channels that is mostly empty, as for a depthwise problem, costs more than the direct kernel.
-    if p.og() < 4 {
-        list.rotate_right(1);
+    let direct_at = if p.og() < 4 { 0 } else { list.len() };
+    list.insert(direct_at, ConvKernel::Direct);
+    if depthwise::fits(p, profile) {
+        list.insert(0, ConvKernel::Depthwise);
     }
     list
 }
@@ -41,6 +42,7 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvKernel, profile
     };
     let (pack, steps, scratch) = match kernel {
         ConvKernel::Auto | ConvKernel::Direct => (None, direct::steps(p, epilogue, profile)?, Vec::new()),
+        ConvKernel::Depthwise => (None, depthwise::steps(p, epilogue, profile), Vec::new()),
         ConvKernel::Subgroup | ConvKernel::Pointwise => {
             let gemm = Gemm::of(p);
             let taps = p.taps() as u32;

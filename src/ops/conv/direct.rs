@@ -178,8 +178,8 @@ fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, part: &Part, block:
     let c_in = u64::from(p.c_in);
     let x_range = (first_image * c_in + first_group * cg + part.inputs.start) * plane + rows_in.start * in_row
         ..(last_image * c_in + last_group * cg + part.inputs.end - 1) * plane + rows_in.end * in_row;
-    let w_range = (part.channels.start * cg + part.inputs.start) * taps
-        ..((part.channels.end - 1) * cg + part.inputs.end) * taps;
+    let w_range =
+        (part.channels.start * cg + part.inputs.start) * taps..((part.channels.end - 1) * cg + part.inputs.end) * taps;
     let c_out = u64::from(p.c_out);
     let y_range = (first_image * c_out + part.channels.start) * out_plane + part.rows.start * out_row
         ..(last_image * c_out + part.channels.end - 1) * out_plane + part.rows.end * out_row;

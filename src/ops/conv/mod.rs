@@ -1,6 +1,7 @@
 //! Convolution in one, two and three dimensions.
 
 pub(crate) mod choose;
+pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod problem;
 pub(crate) mod subgroup;
@@ -36,6 +37,8 @@ pub enum ConvKernel {
     Subgroup,
     /// The same for kernels of one element, reading the input as it lies; positions and channels in multiples of four.
     Pointwise,
+    /// One input channel a group: rolling rows, kernels 3x3, 5x5, 7x7 and 3, 5, 7 along one axis, strides 1 and 2.
+    Depthwise,
 }
 
 impl ConvKernel {
@@ -45,6 +48,7 @@ impl ConvKernel {
             ConvKernel::Direct => "direct",
             ConvKernel::Subgroup => "subgroup",
             ConvKernel::Pointwise => "pointwise",
+            ConvKernel::Depthwise => "depthwise",
         }
     }
 }

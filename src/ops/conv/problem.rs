@@ -80,11 +80,7 @@ pub(crate) fn expect_shape(
 }
 
 /// Checks the group count against channels.
-pub(crate) fn check_groups(
-    op: &'static str,
-    groups: usize,
-    channels: &[(&'static str, usize)],
-) -> Result<()> {
+pub(crate) fn check_groups(op: &'static str, groups: usize, channels: &[(&'static str, usize)]) -> Result<()> {
     if groups == 0 {
         return Err(Error::invalid(op, "groups", "at least 1", 0));
     }

@@ -225,7 +225,8 @@ impl Gemm {
             };
             let bindings = vec![input, Binding::read(Slot::Packed), Binding::read(Slot::Arg(bias)), residual, y];
             let y_start = (first * out_image) as i64 - i64::from(y_base);
-            steps.push(self.gemm_step(profile, epilogue, bindings, count as u32, y_start, copy.is_none()));
+            let extents = (count as u32, self.part());
+            steps.push(self.gemm_step(profile, epilogue, bindings, extents, y_start, copy.is_none()));
             first += count;
         }
         let scratch = copy.map(|_| each * self.blocked_bytes() + 16);
@@ -236,7 +237,8 @@ impl Gemm {
         copy.map_or(volume(self.input), |copy| volume(copy.source))
     }
 
-    fn copy_step(&self, copy: &Copy, x: Binding, start: i64, count: u64) -> Step {
+    /// Copies images into blocks, in scratch buffer 0. `start`: the first image's element in the binding.
+    pub fn copy_step(&self, copy: &Copy, x: Binding, start: i64, count: u64) -> Step {
         let total = count * self.blocked_bytes() / 16;
         let ([in_d, in_h, in_w], [out_d, out_h, out_w]) = (i32s(copy.source), i32s(self.input));
         let [p_d, p_h, p_w] = copy.pad;
@@ -267,19 +269,20 @@ impl Gemm {
         }
     }
 
-    fn gemm_step(
+    /// One dispatch over some images and, of each, the positions of `part`: those of the whole output, or of a slice that starts
+    /// at `y_start`.
+    pub fn gemm_step(
         &self,
         profile: &Profile,
         epilogue: &Epilogue,
         bindings: Vec<Binding>,
-        batch: u32,
+        (batch, part): (u32, Axes),
         y_start: i64,
         planar: bool,
     ) -> Step {
         let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
         let tile = self.tile();
         let tiles = self.og().div_ceil(tile);
-        let part = self.part();
         let positions = u64::from(batch) * volume(part);
         let position_tiles = positions.div_ceil(u64::from(lanes) * 4);
         let phases: u64 = self.phases.iter().map(|&count| count as u64).product();
@@ -344,7 +347,12 @@ impl Gemm {
         };
         let flops = 2 * positions * phases * u64::from(self.c_out) * u64::from(self.cg()) * volume(self.kernel);
         Step {
-            instance: instance(lanes, tile, epilogue.activation.constant(), (vec, planar, transposed, epilogue.has_residual)),
+            instance: instance(
+                lanes,
+                tile,
+                epilogue.activation.constant(),
+                (vec, planar, transposed, epilogue.has_residual),
+            ),
             params: Params::new(&params),
             bindings,
             groups: total,
