@@ -221,9 +221,18 @@ impl Inner {
     pub fn scoped<T>(&self, f: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         self.check()?;
         let result = scoped(&self.device, f);
-        // A lost device makes every scope silent, or says so in the words of some other failure.
         self.check()?;
-        result
+        result.map_err(|error| self.lost_or(error))
+    }
+
+    /// A lost device says so in the words of some other failure; its callback comes with a poll.
+    pub fn lost_or(&self, error: Error) -> Error {
+        #[cfg(not(target_arch = "wasm32"))]
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        match self.lost.get() {
+            Some(reason) => Error::DeviceLost { reason: reason.clone() },
+            None => error,
+        }
     }
 
     /// The error of a lost device, or one that came outside any scope.
@@ -231,10 +240,8 @@ impl Inner {
         if let Some(reason) = self.lost.get() {
             return Err(Error::DeviceLost { reason: reason.clone() });
         }
-        match self.uncaught.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        let uncaught = self.uncaught.lock().unwrap_or_else(PoisonError::into_inner).take();
+        uncaught.map_or(Ok(()), |error| Err(self.lost_or(error)))
     }
 
     pub fn trim(&self) -> Result<()> {
@@ -251,7 +258,7 @@ impl Inner {
     pub fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let polled = self.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
         self.check()?;
-        polled.map(|_| ()).map_err(|error| Error::Device { reason: error.to_string() })
+        polled.map(|_| ()).map_err(|error| self.lost_or(Error::Device { reason: error.to_string() }))
     }
 }
 
@@ -405,8 +412,8 @@ impl GpuBuilder {
             ..Default::default()
         };
         let opened = adapter.request_device(&descriptor).await;
-        let (device, queue) = opened
-            .map_err(|error| Error::NoDevice { adapter: adapter.get_info().name, reason: error.to_string() })?;
+        let (device, queue) =
+            opened.map_err(|error| Error::NoDevice { adapter: adapter.get_info().name, reason: error.to_string() })?;
         let lost = Arc::new(OnceLock::new());
         let uncaught = Arc::new(Mutex::new(None));
         let (lost_sink, error_sink) = (lost.clone(), uncaught.clone());

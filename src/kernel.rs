@@ -177,10 +177,12 @@ impl Kernels {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) })
         };
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: resource(params, 0, PARAMS_BYTES as u64) }];
-        entries.extend(bound.iter().zip(1..).map(|(b, binding)| wgpu::BindGroupEntry {
-            binding,
-            resource: resource(b.buffer, b.offset, b.size),
-        }));
+        entries.extend(
+            bound
+                .iter()
+                .zip(1..)
+                .map(|(b, binding)| wgpu::BindGroupEntry { binding, resource: resource(b.buffer, b.offset, b.size) }),
+        );
         gpu.scoped(|device| {
             device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(kernel.instance.shader),
@@ -194,10 +196,5 @@ impl Kernels {
     pub fn forget(&self, buffer: u32) {
         let mut cache = self.bind_groups.lock().unwrap_or_else(PoisonError::into_inner);
         cache.retain(|(_, entries), _| entries.iter().all(|entry| entry.0 != buffer));
-    }
-
-    /// Drops all bind groups.
-    pub fn forget_all(&self) {
-        self.bind_groups.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

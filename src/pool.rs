@@ -1,6 +1,6 @@
 //! Device buffers that are used again: a freed buffer waits in the pool for the next tensor of its size class.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -68,7 +68,8 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Free {
-    by_class: HashMap<u64, Vec<(wgpu::Buffer, u32)>>,
+    /// By id: the lowest is used first, so that the same calls get the same buffers, and so the same bind groups, every time.
+    by_class: HashMap<u64, BTreeMap<u32, wgpu::Buffer>>,
     bytes: u64,
 }
 
@@ -91,7 +92,7 @@ impl Pool {
             return Err(Error::TooLarge { op, argument, bytes, limit_name: "max_buffer_size", limit });
         }
         let wrap = |raw, id| DeviceBuffer::new(raw, id, gpu, class);
-        if let Some((raw, id)) = gpu.pool.reuse(class) {
+        if let Some((id, raw)) = gpu.pool.reuse(class) {
             return Ok(wrap(raw, id));
         }
         let create = || {
@@ -116,9 +117,9 @@ impl Pool {
         Ok(wrap(raw, next_id()))
     }
 
-    fn reuse(&self, class: u64) -> Option<(wgpu::Buffer, u32)> {
+    fn reuse(&self, class: u64) -> Option<(u32, wgpu::Buffer)> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = free.by_class.get_mut(&class)?.pop()?;
+        let found = free.by_class.get_mut(&class)?.pop_first()?;
         free.bytes -= class;
         Some(found)
     }
@@ -130,7 +131,7 @@ impl Pool {
             return false;
         }
         free.bytes += buffer.class;
-        free.by_class.entry(buffer.class).or_default().push((buffer.raw.clone(), buffer.id));
+        free.by_class.entry(buffer.class).or_default().insert(buffer.id, buffer.raw.clone());
         true
     }
 
@@ -138,7 +139,7 @@ impl Pool {
     pub fn drain(&self) -> Vec<u32> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.bytes = 0;
-        free.by_class.drain().flat_map(|(_, buffers)| buffers).map(|(_, id)| id).collect()
+        free.by_class.drain().flat_map(|(_, buffers)| buffers.into_keys()).collect()
     }
 
     /// Bytes that wait in the pool.

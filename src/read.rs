@@ -66,13 +66,14 @@ async fn finish(gpu: &Inner, staging: &wgpu::Buffer, bytes: u64, mapped: Mapped)
     gpu.check()?;
     match result {
         Some(Ok(())) => {
-            let view = staging.get_mapped_range(0..bytes).map_err(|e| Error::Device { reason: e.to_string() })?;
+            let view =
+                staging.get_mapped_range(0..bytes).map_err(|e| gpu.lost_or(Error::Device { reason: e.to_string() }))?;
             let data = view.to_vec();
             drop(view);
             staging.unmap();
             Ok(data)
         }
-        Some(Err(error)) => Err(Error::Device { reason: error.to_string() }),
+        Some(Err(error)) => Err(gpu.lost_or(Error::Device { reason: error.to_string() })),
         None => Err(Error::DeviceLost { reason: "the read was given up".into() }),
     }
 }

@@ -116,7 +116,8 @@ impl Call<'_> {
             buffer.unmap();
             written.map(|()| buffer)
         })?;
-        let params_buffer = params_buffer.map_err(|error| Error::OutOfMemory { reason: error.to_string() })?;
+        let params_buffer =
+            params_buffer.map_err(|error| gpu.lost_or(Error::OutOfMemory { reason: error.to_string() }))?;
         let mut bound_steps = Vec::new();
         for step in steps {
             let (kernel, bound) = self.bind(step, &buffers, &out)?;

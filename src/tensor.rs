@@ -79,7 +79,9 @@ impl Tensor {
         let standard = array.as_standard_layout();
         match standard.as_slice() {
             Some(values) => Self::from_slice(gpu, array.shape(), values),
-            None => Err(Error::invalid("Tensor::from_array", "array", "a dense array", format!("{:?}", array.strides()))),
+            None => {
+                Err(Error::invalid("Tensor::from_array", "array", "a dense array", format!("{:?}", array.strides())))
+            }
         }
     }
 
@@ -102,12 +104,14 @@ impl Tensor {
                 usage: wgpu::BufferUsages::COPY_SRC,
                 mapped_at_creation: true,
             });
-            staging.get_mapped_range_mut(..).map(|mut view| view.slice(..bytes.len()).copy_from_slice(bytes)).map(|()| {
-                staging.unmap();
-                staging
-            })
+            staging.get_mapped_range_mut(..).map(|mut view| view.slice(..bytes.len()).copy_from_slice(bytes)).map(
+                |()| {
+                    staging.unmap();
+                    staging
+                },
+            )
         })?;
-        let staging = staging.map_err(|error| Error::OutOfMemory { reason: error.to_string() })?;
+        let staging = staging.map_err(|error| gpu.0.lost_or(Error::OutOfMemory { reason: error.to_string() }))?;
         gpu.0.lock_recorder().copy(&gpu.0, (&staging, 0), (&tensor.buffer.raw, 0), tensor.bytes())?;
         Ok(tensor)
     }

@@ -36,12 +36,13 @@ struct Params {
 //% endif
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
+//% include "common/finite.wgsl"
 
 // Along one axis: (first tap, number of taps, input index of position 0 of the part under the first tap).
 fn part_taps(r: i32, phases: i32, k: i32, k_step: i32, pad: i32, dilation: i32) -> vec3<i32> {
 //% if TRANSPOSED
     var first = 0;
-    while (first < k_step && (r + pad - first * dilation) % phases != 0) {
+    while (first < min(k, k_step) && (r + pad - first * dilation) % phases != 0) {
         first++;
     }
     if (first >= min(k, k_step)) {
@@ -52,6 +53,33 @@ fn part_taps(r: i32, phases: i32, k: i32, k_step: i32, pad: i32, dilation: i32) 
     return vec3<i32>(0, k, -pad);
 //% endif
 }
+
+//% if not PLANAR
+// One output by a loop that leaves out the taps in the padding. The fast path multiplies them by 0, which is wrong for a weight that
+// is infinite or NaN: a lane whose sums are not all finite comes here. `x_image` is the first vec4 of the image's group, `start` the
+// input position under the first taps.
+fn exact(x_image: u32, w_tile: u32, o: u32, start: vec3<i32>, taps_d: vec3<i32>, taps_h: vec3<i32>, taps_w: vec3<i32>) -> f32 {
+    var sum = 0.0;
+    let plane = u32(params.in_d * params.in_h * params.in_w);
+    for (var t = 0; t < taps_d.y * taps_h.y * taps_w.y; t++) {
+        let t_w = t % taps_w.y;
+        let t_h = t / taps_w.y % taps_h.y;
+        let t_d = t / taps_w.y / taps_h.y;
+        let i = start + vec3<i32>(t_d * params.tap_d, t_h * params.tap_h, t_w * params.tap_w);
+        if (all(i >= vec3<i32>()) && i.x < params.in_d && i.y < params.in_h && i.z < params.in_w) {
+            let k_d = taps_d.x + t_d * params.k_step_d;
+            let k_h = taps_h.x + t_h * params.k_step_h;
+            let k = u32((k_d * params.k_h + k_h) * params.k_w + taps_w.x + t_w * params.k_step_w);
+            for (var c = 0u; c < params.cg; c++) {
+                let w_at = ((w_tile + k) * params.blocks * 4u + c) * {{ OC }}u + o;
+                let at = x_image + c / 4u * plane + u32((i.x * params.in_h + i.y) * params.in_w + i.z);
+                sum += w[w_at / 4u][w_at % 4u] * x[at][c % 4u];
+            }
+        }
+    }
+    return sum;
+}
+//% endif
 
 @compute @workgroup_size({{ S }})
 fn main(
@@ -190,4 +218,28 @@ fn main(
 //% endfor
 //% endif
 //% endfor
+//% if not PLANAR
+
+    var finite = true;
+//% for o in range(OC)
+    finite = finite && all_finite(sum{{ o }});
+//% endfor
+    if (!finite) {
+        for (var o = 0u; o < min({{ OC }}u, params.og - o_first); o++) {
+            let shift = bias[bias_at + min(o, bias_last)];
+//% for p in range(4)
+            if (store{{ p }}) {
+                let start = vec3<i32>(taps_d.z + j_d{{ p }} * params.step_d, taps_h.z + j_h{{ p }} * params.step_h, taps_w.z + j_w{{ p }} * params.step_w);
+                let x_image = (n{{ p }} * params.groups + g) * params.blocks * plane;
+                var value = exact(x_image, w_tile, o, start, taps_d, taps_h, taps_w) + shift;
+                let at = y_at{{ p }} + o * out_plane;
+//% if RESIDUAL
+                value += residual[at{% if VEC %} / 4u][at % 4u{% endif %}];
+//% endif
+                y[at{% if VEC %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
+            }
+//% endfor
+        }
+    }
+//% endif
 }

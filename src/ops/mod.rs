@@ -1,8 +1,16 @@
 //! The operators: options, shape rules, choice of kernel, plans.
 
 pub(crate) mod activation;
+pub(crate) mod batch_norm;
 pub(crate) mod conv;
+pub(crate) mod conv_transpose;
+pub(crate) mod deform;
+pub(crate) mod elementwise;
+pub(crate) mod involution;
+pub(crate) mod linear;
 pub(crate) mod options;
+pub(crate) mod pool;
+pub(crate) mod softmax;
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;

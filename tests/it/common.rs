@@ -69,7 +69,7 @@ pub fn assert_within(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: i
     }
 }
 
-/// The derived bound of a linear f32 kernel, one value an output element: `c*eps*n*S + n*2^-126*(max|w| + max|x| + 1)`, where `n` is
+/// The derived bound of a linear f32 kernel, one value an output element, with the unit roundoff `u = eps/2`: `c*u*n*S + n*2^-126*(max|w| + max|x| + 1)`, where `n` is
 /// the number of products (bias and residual counted) and `S` the sum of their absolute values: the reference on absolute values.
 pub fn linear_bound(n: usize, absolute: &ArrayD<f64>, largest: f64, c: f64) -> ArrayD<f64> {
     let n = n as f64;
@@ -94,5 +94,23 @@ pub fn assert_bounded(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: 
     for (((index, &g), &w), &b) in got.indexed_iter().zip(want).zip(bound) {
         let error = (f64::from(g) - w).abs();
         assert!(error <= b, "{what}: at {:?} got {g}, want {w}, error {error:e}, bound {b:e}", index.slice());
+    }
+}
+
+/// A device whose storage bindings hold 4 KiB, so that small tensors must be bound in windows.
+pub fn tight() -> Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 4096, ..wgpu::Limits::default() };
+    GPU.get_or_init(|| Gpu::builder().adapter_from_env().limits(limits).build_blocking().expect("adapter")).clone()
+}
+
+/// [`assert_bounded`] where NaN stands for NaN and an infinity for the same one.
+#[track_caller]
+pub fn assert_near(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: impl Fn(usize) -> f64) {
+    assert_eq!(got.shape(), want.shape(), "{what}: shape");
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let (g, same) = (f64::from(g), (g.is_nan() && w.is_nan()) || f64::from(g) == w);
+        let (error, bound) = ((g - w).abs(), bound(i));
+        assert!(same || error <= bound, "{what}: element {i}: got {g:e}, want {w:e}, error {error:e}, bound {bound:e}");
     }
 }

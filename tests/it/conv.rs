@@ -1,9 +1,10 @@
 //! Convolution: every kernel that is offered for a problem against the reference.
 
-use wgconv::reference::{BorderMode, ConvSpec, conv, conv_out_shape};
-use wgconv::{Border, Conv, Conv1d, Conv2d, Conv3d, Padding};
+use proptest::prelude::*;
+use wgconv::reference::{ActivationKind, BorderMode, ConvSpec, conv};
+use wgconv::{Activation, Border, Conv, Conv1d, Padding};
 
-use crate::common::{assert_exact, gpu, integers, poisoned, upload};
+use crate::common::{abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, poisoned, reals, upload};
 
 /// Runs every kernel offered for the problem into a poisoned output and compares exactly.
 #[track_caller]
@@ -118,5 +119,130 @@ fn named_padding() {
         let options = Conv1d::new().padding(padding).stride(stride).dilation(dilation);
         check(&options, &spec([stride], [dilation], [pads], 1), &x, &[2, 3, k]);
     }
-    let _ = (Conv2d::new(), Conv3d::new(), conv_out_shape(&x, &[2, 3, 3], &ConvSpec::new(1)));
+}
+
+/// Bias, residual and every activation, on every kernel: the order is bias, residual, activation.
+#[test]
+fn epilogue() {
+    for (x, w, groups, pads) in [
+        ([2, 12, 6, 6], [16, 12, 1, 1], 1, [(0, 0); 2]),
+        ([2, 6, 7, 8], [10, 6, 3, 3], 1, [(1, 1); 2]),
+        ([2, 6, 7, 8], [6, 1, 3, 3], 6, [(1, 1); 2]),
+        ([1, 6, 8, 7], [6, 1, 5, 5], 6, [(2, 2); 2]),
+    ] {
+        let (x, w) = (integers(&x, 1, 2), integers(&w, 2, 2));
+        let bias = integers(&[w.shape()[0]], 3, 5);
+        let (options, spec) = both([1; 2], [1; 2], pads, groups);
+        let sums = conv(x.view(), w.view(), Some(bias.view()), &spec).expect("reference");
+        let residual = integers(sums.shape(), 4, 5);
+        for (activation, kind) in [
+            (Activation::Identity, ActivationKind::Identity),
+            (Activation::Relu, ActivationKind::Relu),
+            (Activation::Relu6, ActivationKind::Relu6),
+            (Activation::LeakyRelu(0.25), ActivationKind::LeakyRelu(0.25)),
+        ] {
+            let want = wgconv::reference::epilogue(sums.clone(), Some(residual.view()), kind).expect("reference");
+            let options = options.clone().activation(activation).residual(&upload(&residual));
+            for kernel in options.candidates(gpu().profile(), x.shape(), w.shape()).expect("candidates") {
+                let (out, options) = (poisoned(want.shape()), options.clone().kernel(kernel));
+                options.forward_into(&upload(&x), &upload(&w), Some(&upload(&bias)), &out).expect("forward");
+                assert_exact(&format!("{kernel:?} {activation:?}"), &out.to_array().expect("read"), &want);
+            }
+        }
+    }
+}
+
+/// A NaN or an infinity in one input element reaches exactly the outputs that have it in their window; one in a weight reaches nothing
+/// through a tap in the zero padding. relu keeps NaN.
+#[test]
+fn nan_stays_in_its_window() {
+    for (x, w, groups, stride, pad) in [
+        ([1, 5, 9, 12], [6, 5, 3, 3], 1, 1, 1),
+        ([1, 8, 10, 8], [40, 8, 3, 3], 1, 2, 1),
+        ([1, 8, 6, 6], [16, 8, 1, 1], 1, 1, 0),
+        ([1, 8, 7, 5], [16, 8, 1, 1], 1, 1, 2),
+        ([1, 6, 9, 12], [6, 1, 3, 3], 6, 1, 1),
+        ([1, 6, 9, 11], [6, 1, 5, 5], 6, 2, 2),
+    ] {
+        let (x0, w0) = (integers(&x, 1, 4), integers(&w, 2, 3).mapv(|v| if v == 0.0 { 1.0 } else { v }));
+        let (options, spec) = both([stride; 2], [1; 2], [(pad, pad); 2], groups);
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (mut xs, mut ws) = (x0.clone(), w0.clone());
+            // In the middle of the input, and in the corner tap of a weight.
+            xs[[0, 2, 4, 3]] = value;
+            ws[[3, 0, 0, 0]] = value;
+            for (x, w) in [(&xs, &w0), (&x0, &ws)] {
+                let want = conv(x.view(), w.view(), None, &spec).expect("reference");
+                assert!(want.iter().any(|v| v.is_finite()) && want.iter().any(|v| !v.is_finite()) || pad == 0);
+                for kernel in options.candidates(gpu().profile(), x.shape(), w.shape()).expect("candidates") {
+                    let got = options.clone().kernel(kernel).activation(Activation::LeakyRelu(1.0));
+                    let got = got.forward(&upload(x), &upload(w), None).and_then(|y| y.to_array()).expect("forward");
+                    for ((index, g), v) in got.indexed_iter().zip(&want) {
+                        let same = if v.is_nan() { g.is_nan() } else { f64::from(*g) == *v };
+                        assert!(same, "{kernel:?} {value} at {index:?}: got {g}, want {v}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Random {
+    x: [usize; 4],
+    w: [usize; 4],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    pads: [(usize, usize); 2],
+    groups: usize,
+    seed: u64,
+}
+
+fn random() -> impl Strategy<Value = Random> {
+    let channels = (1..3usize, 1..20usize, 1..20usize);
+    let kernel = [1..4usize, 1..4usize];
+    let extra = [0..12usize, 0..12usize];
+    let steps = ([1..3usize, 1..3usize], [1..3usize, 1..3usize]);
+    let pads = [(0..3usize, 0..3usize), (0..3usize, 0..3usize)];
+    (channels, kernel, extra, steps, pads, 1..3usize, any::<u64>()).prop_map(
+        |((groups, cg, og), kernel, extra, (stride, dilation), pads, batch, seed)| {
+            let extent = |a: usize| dilation[a] * (kernel[a] - 1) + 1 + extra[a];
+            Random {
+                x: [batch, groups * cg, extent(0), extent(1)],
+                w: [groups * og, cg, kernel[0], kernel[1]],
+                stride,
+                dilation,
+                pads,
+                groups,
+                seed,
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Reals, any geometry, every kernel: within `c*u*n*S + n*2^-126*(...)`. Each sum is plain, in some order, with n products: at most n
+    /// roundings of u = eps/2 each reach a product, and c = 1.001 covers `(1+u)^n - 1 - n*u` up to n = 16,000.
+    #[test]
+    fn random_problems_keep_the_bound(p in random()) {
+        let (x, w) = (reals(&p.x, p.seed), reals(&p.w, p.seed + 1));
+        let bias = reals(&[p.w[0]], p.seed + 2);
+        let (options, spec) = both(p.stride, p.dilation, p.pads, p.groups);
+        let want = conv(x.view(), w.view(), Some(bias.view()), &spec).expect("reference");
+        let absolute = conv(abs(&x).view(), abs(&w).view(), Some(abs(&bias).view()), &spec).expect("reference");
+        let n = w.len() / p.w[0] + 1;
+        let bound = linear_bound(n, &absolute, largest(x.view()) + largest(w.view()), 1.001);
+        for kernel in options.candidates(gpu().profile(), x.shape(), w.shape()).expect("candidates") {
+            let out = poisoned(want.shape());
+            let options = options.clone().kernel(kernel);
+            options.forward_into(&upload(&x), &upload(&w), Some(&upload(&bias)), &out).expect("forward");
+            let got = out.to_array().expect("read");
+            assert_bounded(&format!("{kernel:?} {p:?}"), &got, &want, &bound);
+            // The same plan on the same device gives the same bits.
+            let again = options.forward(&upload(&x), &upload(&w), Some(&upload(&bias))).and_then(|y| y.to_array());
+            prop_assert!(again.expect("again").iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()));
+        }
+    }
 }

@@ -1,5 +1,20 @@
 //! The integration tests, one binary: fewer links, faster runs.
 
+mod activation;
+mod batch_norm;
 mod common;
 mod conv;
+mod conv_transpose;
+mod deform;
+mod elementwise;
+mod errors;
+mod examples_classify;
+mod examples_gallery;
+mod examples_verify;
 mod golden;
+mod recording;
+mod size;
+mod involution;
+mod linear;
+mod pool;
+mod softmax;

@@ -87,6 +87,7 @@ pub struct Conv<const R: usize> {
 
 impl<const R: usize> Default for Conv<R> {
     fn default() -> Self {
+        const { assert!(R >= 1 && R <= 3, "one, two or three spatial axes") };
         Self {
             stride: 1.into(),
             dilation: 1.into(),

@@ -104,7 +104,7 @@ impl Gemm {
     pub fn tile(&self) -> u32 {
         let og = self.og();
         let waste = |tile: u32| og.next_multiple_of(tile);
-        let widest = TILES.into_iter().rev().filter(|&t| t <= 8).find(|&tile| waste(tile) * 8 <= waste(TILES[0]) * 9);
+        let widest = TILES.into_iter().rev().find(|&tile| waste(tile) * 8 <= waste(TILES[0]) * 9);
         widest.unwrap_or(TILES[0])
     }
 

@@ -1,0 +1,83 @@
+// Samples a slice of output positions into columns, blocks of four channels at a time, for the GEMM of conv/subgroup.wgsl.
+//
+//   columns[n, b, k, j] = m[n,d,k,p] * (x[n, b, p*stride - pad + k*dilation + offset[n,d,k,p]])      p = first + j
+//
+// x: [N,B,H,W] of vec4 (conv/blocks.wgsl, a vec4 of zeros at `zero`), B the blocks of all weight groups; d = b / BD, the offset group.
+// columns: [N,B,K,J] of vec4. offset [N,D,K,2,P], mask [N,D,K,P], in windows that start at the bases.
+// A thread takes one position, one tap and up to `each` blocks of one offset group: the neighbours and their weights are found once.
+struct Params {
+    in_h: i32, in_w: i32, out_w: i32, positions: u32,
+    k_w: i32, taps: u32, s_h: i32, s_w: i32,
+    d_h: i32, d_w: i32, p_h: i32, p_w: i32,
+    // blocks of an offset group, of a thread; threads an offset group takes for a position and a tap
+    bd: u32, each: u32, rounds: u32, offset_groups: u32,
+    first: u32, count: u32, total: u32, zero: u32,
+    // blocks and channels of a weight group
+    blocks: u32, cg: u32, offset_base: u32, mask_base: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> offset: array<f32>;
+//% if MASK
+@group(0) @binding(3) var<storage, read> mask: array<f32>;
+//% endif
+@group(0) @binding(4) var<storage, read_write> columns: array<vec4<f32>>;
+//% include "common/grid.wgsl"
+//% include "deform/corners.wgsl"
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = group_index(group, groups) * 64u + local;
+    if (index >= params.total) {
+        return;
+    }
+    let j = index % params.count;
+    var rest = index / params.count;
+    let k = rest % params.taps;
+    rest /= params.taps;
+    let start = rest % params.rounds * params.each;
+    rest /= params.rounds;
+    let d = rest % params.offset_groups;
+    let n = rest / params.offset_groups;
+    let q = params.first + j;
+    let at_h = i32(q) / params.out_w * params.s_h - params.p_h + i32(k) / params.k_w * params.d_h;
+    let at_w = i32(q) % params.out_w * params.s_w - params.p_w + i32(k) % params.k_w * params.d_w;
+    let field = (n * params.offset_groups + d) * params.taps + k;
+    let offset_at = field * 2u * params.positions + q - params.offset_base;
+    // The coordinate is one f32 addition, by definition.
+    let point_y = f32(at_h) + offset[offset_at];
+    let point_x = f32(at_w) + offset[offset_at + params.positions];
+    let near = corners(point_y, point_x, params.in_h, params.in_w);
+//% if MASK
+    let m = mask[field * params.positions + q - params.mask_base];
+//% endif
+    let first_block = d * params.bd + start;
+    let round = min(params.each, params.bd - start);
+    let row = n * params.offset_groups * params.bd + first_block;
+    let plane = u32(params.in_h * params.in_w);
+    // A neighbour outside the image reads the vec4 of zeros, whatever the block.
+    var x_at = select(vec4<u32>(params.zero), vec4<u32>(row * plane) + near.at, near.inside);
+    let x_step = select(vec4<u32>(), vec4<u32>(plane), near.inside);
+    var column = (row * params.taps + k) * params.count + j;
+//% if MASK
+    var block = first_block % params.blocks;
+//% endif
+    for (var i = 0u; i < round; i++) {
+        let top = x[x_at.x] * near.weight.x + x[x_at.y] * near.weight.y;
+        let bottom = x[x_at.z] * near.weight.z + x[x_at.w] * near.weight.w;
+//% if MASK
+        // Past the group's last channel stands 0, also under an infinite mask.
+        let valid = vec4<u32>(block * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.cg);
+        columns[column] = select(vec4<f32>(), (top + bottom) * m, valid);
+        block = select(block + 1u, 0u, block + 1u == params.blocks);
+//% else
+        columns[column] = top + bottom;
+//% endif
+        x_at += x_step;
+        column += params.taps * params.count;
+    }
+}

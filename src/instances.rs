@@ -1,0 +1,219 @@
+//! The finite list of shader instances, and tests over all of it: each parses, validates, has the parameter layout that Rust writes, and
+//! translates to SPIR-V, MSL and HLSL.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use rayon::prelude::*;
+
+use crate::kernel::render;
+use crate::ops::activation::{self, Activation};
+use crate::ops::conv::{depthwise, direct, subgroup};
+use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, softmax};
+use crate::params::Fields;
+use crate::plan::Instance;
+use crate::shaders::SHADERS;
+
+/// Values of the constant `ACT`.
+fn activations() -> BTreeSet<u32> {
+    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Relu, Sigmoid, Silu, Tanh};
+    [Relu, Sigmoid, Tanh, Silu, Gelu, GeluTanh, HardSigmoid, HardSwish].into_iter().map(Activation::constant).collect()
+}
+
+fn conv() -> Vec<(Instance, Fields)> {
+    let mut list = Vec::new();
+    for block in [1, 4] {
+        list.push((direct::instance(block), direct::DirectParams::FIELDS));
+    }
+    list.push((Instance::new("conv/blocks.wgsl"), subgroup::BlocksParams::FIELDS));
+    for tile in subgroup::TILES {
+        list.push((subgroup::pack_instance(tile), subgroup::PackParams::FIELDS));
+        for lanes in subgroup::SUBGROUPS {
+            for act in activations() {
+                for (vec, planar, transposed) in [
+                    (false, false, false),
+                    (true, false, false),
+                    (true, true, false),
+                    (false, true, false),
+                    (false, false, true),
+                    (true, false, true),
+                ] {
+                    for residual in [false, true] {
+                        let instance = subgroup::instance(lanes, tile, act, (vec, planar, transposed, residual));
+                        list.push((instance, subgroup::SubgroupParams::FIELDS));
+                    }
+                }
+            }
+        }
+    }
+    for kernel in depthwise::KERNELS {
+        for stride in depthwise::STRIDES {
+            for act in activations() {
+                for (load, store, residual) in [
+                    (false, false, false),
+                    (false, true, false),
+                    (true, false, false),
+                    (true, true, false),
+                    (false, false, true),
+                    (true, false, true),
+                ] {
+                    let vec = depthwise::Vectors { load, store };
+                    let instance = depthwise::instance(kernel, stride, act, vec, residual);
+                    list.push((instance, depthwise::DepthwiseParams::FIELDS));
+                }
+            }
+        }
+    }
+    list
+}
+
+fn deform_and_involution() -> Vec<(Instance, Fields)> {
+    let mut list = Vec::new();
+    for block in conv_transpose::direct::BLOCKS {
+        list.push((conv_transpose::direct::instance(block), conv_transpose::direct::TransposeParams::FIELDS));
+    }
+    for mask in [false, true] {
+        for block in deform::direct::BLOCKS {
+            list.push((deform::direct::instance(block, mask), deform::direct::DirectParams::FIELDS));
+        }
+        list.push((deform::sliced::sample_instance(mask), deform::sliced::SampleParams::FIELDS));
+        list.push((deform::sliced::flat_instance(mask), deform::sliced::FlatParams::FIELDS));
+    }
+    for block in involution::choose::BLOCKS {
+        list.push((involution::choose::direct_instance(block), involution::parts::InvolutionParams::FIELDS));
+    }
+    for width in involution::choose::WIDTHS {
+        for stride in involution::choose::STRIDES {
+            for block in involution::choose::BLOCKS {
+                for rows in involution::choose::ROWS {
+                    for act in activations() {
+                        for flags in 0..8 {
+                            let flags = (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
+                            let instance =
+                                involution::choose::rows_instance((width, stride), (block, rows), act, flags);
+                            list.push((instance, involution::parts::InvolutionParams::FIELDS));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    list
+}
+
+fn others() -> Vec<(Instance, Fields)> {
+    let mut list = vec![
+        (activation::instance(), activation::ActivateParams::FIELDS),
+        (softmax::apply_instance(), softmax::ApplyParams::FIELDS),
+    ];
+    for flag in [false, true] {
+        for tile in pool::window::TILES {
+            list.push((pool::window::instance(flag, tile), pool::window::WindowParams::FIELDS));
+        }
+        for vec in [false, true] {
+            list.push((elementwise::instance(flag, vec), elementwise::BinaryParams::FIELDS));
+        }
+        for workgroup in linear::WORKGROUPS {
+            for rows in linear::ROWS {
+                list.push((linear::instance(workgroup, rows, flag), linear::LinearParams::FIELDS));
+            }
+        }
+    }
+    for workgroup in pool::global::WORKGROUPS {
+        list.push((pool::global::instance(workgroup), pool::global::GlobalParams::FIELDS));
+    }
+    for workgroup in softmax::WORKGROUPS {
+        list.push((softmax::stats_instance(workgroup), softmax::StatsParams::FIELDS));
+    }
+    list
+}
+
+fn all() -> Vec<(Instance, Fields)> {
+    [conv(), deform_and_involution(), others()].concat()
+}
+
+fn validate(source: &str) -> Result<(naga::Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+    // Subgroup operations are the only capability beyond WebGPU's baseline that a shader may use.
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+    validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
+    validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
+    let info = validator.validate(&module).map_err(|error| error.emit_to_string(source))?;
+    Ok((module, info))
+}
+
+/// Offsets of the members of the struct behind binding 0.
+fn members(module: &naga::Module) -> Vec<(String, usize)> {
+    let uniform = module.global_variables.iter().find(|(_, v)| v.binding.is_some_and(|b| b.binding == 0));
+    let naga::TypeInner::Struct { members, .. } = &module.types[uniform.expect("binding 0").1.ty].inner else {
+        panic!("binding 0 is no struct");
+    };
+    members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset as usize)).collect()
+}
+
+fn translate(module: &naga::Module, info: &ModuleInfo) -> Result<(), String> {
+    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+    msl::write_string(module, info, &options, &msl::PipelineOptions::default()).map_err(|e| format!("MSL: {e}"))?;
+    let options =
+        hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, fake_missing_bindings: true, ..Default::default() };
+    let mut text = String::new();
+    let pipeline = hlsl::PipelineOptions::default();
+    hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).map_err(|e| format!("HLSL: {e}"))?;
+    Ok(())
+}
+
+#[test]
+fn every_instance_is_valid_and_translates() {
+    let activation = |instance: &Instance| instance.constants().find(|(name, _)| *name == "ACT");
+    let first_of_each: HashMap<_, _> =
+        all().into_iter().rev().map(|(instance, _)| ((instance.shader, activation(&instance)), instance)).collect();
+    let translate_too: HashSet<Instance> = first_of_each.into_values().collect();
+    let failures: Vec<String> = all()
+        .into_par_iter()
+        .filter_map(|(instance, fields)| {
+            let check = || -> Result<(), String> {
+                let source = render(&instance).map_err(|error| error.to_string())?;
+                let (module, info) = validate(&source)?;
+                let expected: Vec<_> = fields.iter().map(|(name, at)| (name.to_string(), *at)).collect();
+                if members(&module) != expected {
+                    return Err(format!("parameters: shader {:?}, Rust {expected:?}", members(&module)));
+                }
+                // The activation is one function of the same signature: with each of the others an instance is translated once.
+                if instance.constants().all(|(name, value)| name != "ACT" || value == 0)
+                    || translate_too.contains(&instance)
+                {
+                    translate(&module, &info)?;
+                }
+                Ok(())
+            };
+            check().err().map(|error| format!("{instance}: {error}"))
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} instances fail, the first: {}", failures.len(), failures[0]);
+}
+
+#[test]
+fn every_shader_file_is_registered_and_instantiated() {
+    fn walk(folder: &std::path::Path, root: &std::path::Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).expect("shaders/").map(|entry| entry.expect("entry").path()) {
+            if entry.is_dir() {
+                walk(&entry, root, found);
+            } else {
+                let path = entry.strip_prefix(root).expect("under shaders/");
+                found.insert(path.to_string_lossy().replace('\\', "/"));
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut found = BTreeSet::new();
+    walk(&root, &root, &mut found);
+    let registered: BTreeSet<String> = SHADERS.iter().map(|(path, _)| path.to_string()).collect();
+    assert_eq!(found, registered, "files under shaders/ and the list in src/shaders.rs");
+    let used: BTreeSet<String> = all().into_iter().map(|(instance, _)| instance.shader.to_string()).collect();
+    let kernels: BTreeSet<String> =
+        SHADERS.iter().filter(|(_, source)| source.contains("fn main(")).map(|(path, _)| path.to_string()).collect();
+    assert_eq!(used, kernels, "shaders with an entry point and the list of instances");
+}

@@ -1,0 +1,300 @@
+//! Deformable convolution in two passes over slices of the output: sample into columns, multiply by `conv/subgroup.wgsl`.
+//!
+//! The columns are an image of their own, one row for each tap, over which the multiplication is a convolution with a kernel of
+//! one column. A slice is some positions of an image or some whole images: its columns take no more memory than input, offsets and
+//! mask do, or what one tile of positions needs. The copy of the slice's images in blocks of four channels comes on top.
+
+use crate::ops::Epilogue;
+use crate::ops::conv::direct::{window, window_elements};
+use crate::ops::conv::subgroup::{Copy, Gemm, SUBGROUPS, WeightLayout};
+use crate::ops::options::Border;
+use crate::params::params;
+use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
+use crate::profile::{AdapterClass, Profile};
+
+use super::problem::{Problem, area, i32s};
+use super::{BIAS, INPUT, MASK, OFFSET, RESIDUAL, WEIGHT};
+
+params! {
+    /// `Params` of `deform/sample.wgsl`.
+    pub struct SampleParams {
+        in_h: i32, in_w: i32, out_w: i32, positions: u32,
+        k_w: i32, taps: u32, s_h: i32, s_w: i32,
+        d_h: i32, d_w: i32, p_h: i32, p_w: i32,
+        bd: u32, each: u32, rounds: u32, offset_groups: u32,
+        first: u32, count: u32, total: u32, zero: u32,
+        blocks: u32, cg: u32, offset_base: u32, mask_base: u32,
+    }
+}
+
+params! {
+    /// `Params` of `deform/sample_flat.wgsl`.
+    pub struct FlatParams {
+        in_h: i32, in_w: i32, out_w: i32, positions: u32,
+        k_w: u32, taps: u32, s_h: i32, s_w: i32,
+        d_h: i32, d_w: i32, p_h: i32, p_w: i32,
+        c_in: u32, cg: u32, cd: u32, offset_groups: u32,
+        groups: u32, blocks: u32, first: u32, count: u32,
+        total: u32, x_base: u32, offset_base: u32, mask_base: u32,
+    }
+}
+
+pub(crate) fn sample_instance(mask: bool) -> Instance {
+    Instance::new("deform/sample.wgsl").with("MASK", mask.into())
+}
+
+pub(crate) fn flat_instance(mask: bool) -> Instance {
+    Instance::new("deform/sample_flat.wgsl").with("MASK", mask.into())
+}
+
+/// A problem cut into slices.
+pub(crate) struct Sliced<'a> {
+    p: &'a Problem,
+    profile: &'a Profile,
+    has_mask: bool,
+    /// Columns are made of blocks of four channels and not of four neighbours of the list of (channel, tap).
+    blocked: bool,
+}
+
+/// Whole images, or positions of one image.
+struct Slice {
+    image: u64,
+    images: u64,
+    first: u64,
+    count: u64,
+}
+
+impl<'a> Sliced<'a> {
+    /// None where the adapter or the size of a tensor rules it out.
+    pub fn new(p: &'a Problem, profile: &'a Profile, has_mask: bool) -> Option<Self> {
+        let (cg, cd) = (p.cg(), p.cd());
+        // Every block in one offset group, and few idle channels.
+        let aligned = cd.is_multiple_of(cg) || (cd.is_multiple_of(4) && cg.is_multiple_of(4));
+        let blocked = aligned && u64::from(cg.next_multiple_of(4)) * 2 <= u64::from(cg) * 3;
+        let sliced = Self { p, profile, has_mask, blocked };
+        let most = window_elements(profile);
+        let image = p.image().max(2 * p.mask_image()).max(sliced.copied_image() + 4);
+        let fits = image <= most && sliced.gemm(1, sliced.tile()).fits(profile, p.weights());
+        fits.then_some(sliced)
+    }
+
+    /// Positions of the multiplication's tile.
+    fn tile(&self) -> u64 {
+        u64::from(self.profile.subgroup.unwrap_or(SUBGROUPS[0])) * 4
+    }
+
+    fn blocks(&self) -> u64 {
+        let list = if self.blocked { u64::from(self.p.cg()) } else { u64::from(self.p.cg()) * self.p.taps() };
+        list.div_ceil(4)
+    }
+
+    /// Elements of the copy of one image in blocks.
+    fn copied_image(&self) -> u64 {
+        if self.blocked { u64::from(self.p.groups) * self.blocks() * 4 * area(self.p.input) } else { 0 }
+    }
+
+    /// Elements of the columns of one position.
+    fn column(&self) -> u64 {
+        let taps = if self.blocked { self.p.taps() } else { 1 };
+        u64::from(self.p.groups) * self.blocks() * 4 * taps
+    }
+
+    /// The multiplication over the columns of some positions of some images.
+    fn gemm(&self, images: u64, count: u64) -> Gemm {
+        let p = self.p;
+        let (taps, list) = if self.blocked { (p.taps() as u32, 1) } else { (1, p.taps() as u32) };
+        Gemm {
+            batch: images as u32,
+            c_in: p.c_in * list,
+            c_out: p.c_out,
+            groups: p.groups,
+            input: [taps, 1, count as u32],
+            output: [1, 1, area(p.output) as u32],
+            kernel: [taps, 1, 1],
+            phases: [1; 3],
+            step: [1; 3],
+            tap: [1; 3],
+            k_step: [1; 3],
+            pad: [0; 3],
+            dilation: [1; 3],
+        }
+    }
+
+    pub fn pack(&self) -> Pack {
+        let (cg, taps) = (self.p.cg(), self.p.taps() as u32);
+        let list = cg * taps;
+        let input = if self.blocked { taps } else { 1 };
+        let layout = WeightLayout { group: self.p.og() * list, output: list, input, flip: false };
+        self.gemm(1, self.tile()).pack(WEIGHT, &layout)
+    }
+
+    /// The images of a slice and the positions of an image.
+    fn extents(&self) -> (u64, u64) {
+        let p = self.p;
+        let (batch, positions, most) = (u64::from(p.batch), area(p.output), window_elements(self.profile));
+        let mask_image = if self.has_mask { p.mask_image() } else { 0 };
+        let budget = (batch * (p.image() + 2 * p.mask_image() + mask_image)).min(most);
+        let largest = p.image().max(2 * p.mask_image()).max(p.out_image()).max(self.copied_image() + 4);
+        let images = (budget / (self.column() * positions)).min(most / largest).min(batch);
+        if images > 0 {
+            return (batch.div_ceil(batch.div_ceil(images)), positions);
+        }
+        let tile = self.tile();
+        let count = (budget / self.column() / tile * tile).max(tile);
+        (1, positions.div_ceil(positions.div_ceil(count)).next_multiple_of(tile).min(positions))
+    }
+
+    /// Dispatches and scratch bytes: the columns, and behind them the copy in blocks.
+    pub fn steps(&self, epilogue: &Epilogue) -> (Vec<Step>, Vec<u64>) {
+        let (batch, positions) = (u64::from(self.p.batch), area(self.p.output));
+        let (each, width) = self.extents();
+        let mut steps = Vec::new();
+        for image in (0..batch).step_by(each as usize) {
+            let images = each.min(batch - image);
+            if self.blocked {
+                steps.push(self.copy_step(image, images));
+            }
+            for first in (0..positions).step_by(width as usize) {
+                let slice = Slice { image, images, first, count: width.min(positions - first) };
+                steps.push(if self.blocked { self.sample_step(&slice) } else { self.flat_step(&slice) });
+                steps.push(self.multiply_step(epilogue, &slice));
+            }
+        }
+        let mut scratch = vec![each * width * self.column() * 4];
+        if self.blocked {
+            scratch.push(each * self.copied_image() * 4 + 16);
+        }
+        (steps, scratch)
+    }
+
+    /// A window of an argument over some images; the base counts from the first of them.
+    fn image_window(&self, arg: usize, elements: u64, image: u64, images: u64) -> (Binding, u32) {
+        let range = image * elements..(image + images) * elements;
+        let (binding, base) = window(self.profile, Slot::Arg(arg), range, u64::from(self.p.batch) * elements, false);
+        (binding, (u64::from(base) as i64 - (image * elements) as i64) as u32)
+    }
+
+    /// The windows of offset and mask, with their bases.
+    fn fields(&self, slice: &Slice) -> ((Binding, u32), (Binding, u32)) {
+        let elements = self.p.mask_image();
+        let mask = match self.has_mask {
+            true => self.image_window(MASK, elements, slice.image, slice.images),
+            false => (Binding::read(Slot::Nothing), 0),
+        };
+        (self.image_window(OFFSET, 2 * elements, slice.image, slice.images), mask)
+    }
+
+    fn copy_step(&self, image: u64, images: u64) -> Step {
+        let p = self.p;
+        let input = [1, p.input[0], p.input[1]];
+        let plain = Gemm { input, output: input, kernel: [1; 3], ..self.gemm(images, 1) };
+        let copy = Copy { source: input, pad: [0; 3], border: Border::Zeros };
+        let (x, base) = self.image_window(INPUT, p.image(), image, images);
+        let step = plain.copy_step(&copy, x, i64::from((base as i32).wrapping_neg()), images);
+        Step { bindings: vec![x, Binding::write(Slot::Scratch(1))], ..step }
+    }
+
+    fn sample_step(&self, slice: &Slice) -> Step {
+        let p = self.p;
+        let ((offset, offset_base), (mask, mask_base)) = self.fields(slice);
+        let bd = u64::from(p.groups) * self.blocks() / u64::from(p.offset_groups);
+        // A software adapter has threads enough; a GPU wants many, and finds the neighbours again for each.
+        let each = bd.min(if self.profile.class == AdapterClass::Cpu { 32 } else { 8 });
+        let rounds = bd.div_ceil(each);
+        let total = slice.images * u64::from(p.offset_groups) * rounds * p.taps() * slice.count;
+        let ([in_h, in_w], [_, out_w], [_, k_w]) = (i32s(p.input), i32s(p.output), i32s(p.kernel));
+        let ([s_h, s_w], [d_h, d_w], [p_h, p_w]) = (i32s(p.stride), i32s(p.dilation), i32s(p.pad_start));
+        let params = SampleParams {
+            in_h,
+            in_w,
+            out_w,
+            positions: area(p.output) as u32,
+            k_w,
+            taps: p.taps() as u32,
+            s_h,
+            s_w,
+            d_h,
+            d_w,
+            p_h,
+            p_w,
+            bd: bd as u32,
+            each: each as u32,
+            rounds: rounds as u32,
+            offset_groups: p.offset_groups,
+            first: slice.first as u32,
+            count: slice.count as u32,
+            total: total as u32,
+            zero: (slice.images * self.copied_image() / 4) as u32,
+            blocks: self.blocks() as u32,
+            cg: p.cg(),
+            offset_base,
+            mask_base,
+        };
+        Step {
+            instance: sample_instance(self.has_mask),
+            params: Params::new(&params),
+            bindings: vec![Binding::read(Slot::Scratch(1)), offset, mask, Binding::write(Slot::Scratch(0))],
+            groups: total.div_ceil(64),
+            work: slice.images * slice.count * self.column() * 8,
+        }
+    }
+
+    fn flat_step(&self, slice: &Slice) -> Step {
+        let p = self.p;
+        let ((offset, offset_base), (mask, mask_base)) = self.fields(slice);
+        let (x, x_base) = self.image_window(INPUT, p.image(), slice.image, slice.images);
+        let total = slice.images * slice.count * self.column() / 4;
+        let ([in_h, in_w], [_, out_w]) = (i32s(p.input), i32s(p.output));
+        let ([s_h, s_w], [d_h, d_w], [p_h, p_w]) = (i32s(p.stride), i32s(p.dilation), i32s(p.pad_start));
+        let params = FlatParams {
+            in_h,
+            in_w,
+            out_w,
+            positions: area(p.output) as u32,
+            k_w: p.kernel[1],
+            taps: p.taps() as u32,
+            s_h,
+            s_w,
+            d_h,
+            d_w,
+            p_h,
+            p_w,
+            c_in: p.c_in,
+            cg: p.cg(),
+            cd: p.cd(),
+            offset_groups: p.offset_groups,
+            groups: p.groups,
+            blocks: self.blocks() as u32,
+            first: slice.first as u32,
+            count: slice.count as u32,
+            total: total as u32,
+            x_base,
+            offset_base,
+            mask_base,
+        };
+        Step {
+            instance: flat_instance(self.has_mask),
+            params: Params::new(&params),
+            bindings: vec![x, offset, mask, Binding::write(Slot::Scratch(0))],
+            groups: total.div_ceil(64),
+            work: total * 64,
+        }
+    }
+
+    fn multiply_step(&self, epilogue: &Epilogue, slice: &Slice) -> Step {
+        let out_image = self.p.out_image();
+        let start = slice.image * out_image;
+        let range = start..start + slice.images * out_image;
+        let (y, y_base) = window(self.profile, Slot::Out, range, u64::from(self.p.batch) * out_image, true);
+        let residual = match epilogue.has_residual {
+            true => Binding { slot: Slot::Arg(RESIDUAL), write: false, ..y },
+            false => Binding::read(Slot::Nothing),
+        };
+        let columns = Binding::read(Slot::Scratch(0));
+        let bindings = vec![columns, Binding::read(Slot::Packed), Binding::read(Slot::Arg(BIAS)), residual, y];
+        let gemm = self.gemm(slice.images, slice.count);
+        let part = [1, 1, slice.count as u32];
+        let y_start = (start + slice.first) as i64 - i64::from(y_base);
+        gemm.gemm_step(self.profile, epilogue, bindings, (slice.images as u32, part), y_start, false)
+    }
+}

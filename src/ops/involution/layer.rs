@@ -1,0 +1,175 @@
+//! The involution layer: involution with a weight made from its own input.
+
+use ndarray::ArrayViewD;
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::ops::activation::Activation;
+use crate::ops::batch_norm::BatchNorm;
+use crate::ops::conv::Conv2d;
+use crate::ops::conv::problem::expect_shape;
+use crate::ops::options::PerAxis;
+use crate::ops::pool::AvgPool2d;
+use crate::tensor::Tensor;
+
+use super::problem::Problem;
+use super::{Involution2d, InvolutionKernel};
+
+const OP: &str = "involution_layer";
+
+/// The weights of an [`InvolutionLayer`], on the host, named as in the authors' code: `conv1` with its batch norm, and `conv2`.
+#[derive(Clone, Debug)]
+pub struct InvolutionLayerWeights<'a> {
+    /// Of the 1x1 convolution that reduces the channels: `[Cr, C, 1, 1]`, without bias.
+    pub reduce: ArrayViewD<'a, f32>,
+    /// The batch norm behind it, vectors `[Cr]`.
+    pub norm: BatchNorm<'a>,
+    /// Of the 1x1 convolution that spans the kernels: `[groups*Kh*Kw, Cr, 1, 1]`.
+    pub span: ArrayViewD<'a, f32>,
+    /// Its bias `[groups*Kh*Kw]`.
+    pub span_bias: Option<ArrayViewD<'a, f32>>,
+}
+
+/// The layer of RedNet (Li et al. 2021, <https://arxiv.org/abs/2103.06255>): an involution whose kernels are made from its input,
+///
+/// `w = span(relu(norm(reduce(pool(x))))) + span_bias`, `y = act(involution2d(x, w) + residual)`,
+///
+/// where `reduce` and `span` are 1x1 convolutions and `pool` is average pooling with kernel and stride `stride`, in ceil mode and
+/// without counting padding, left out where the stride is 1. The batch norm is folded into `reduce` when the layer is made.
+///
+/// # Shapes
+/// Input `[N, C, H, W]`, weights as [`InvolutionLayerWeights`] has them, output and residual `[N, C, Ho, Wo]` as of
+/// [`Involution2d`]. Its extents must be those of the pooled input, `ceil(H / stride)`: for an odd kernel that is a padding of
+/// `dilation*(K-1)/2`.
+///
+/// # Example
+/// ```no_run
+/// use wgconv::ndarray::{Array1, Array4};
+/// use wgconv::{BatchNorm, Gpu, Involution2d, InvolutionLayer, InvolutionLayerWeights, Tensor};
+/// let gpu = Gpu::new_blocking()?;
+/// let (reduce, span) = (Array4::<f32>::zeros((16, 64, 1, 1)).into_dyn(), Array4::<f32>::zeros((4 * 49, 16, 1, 1)).into_dyn());
+/// let (zeros, ones) = (Array1::<f32>::zeros(16).into_dyn(), Array1::<f32>::ones(16).into_dyn());
+/// let norm = BatchNorm { gamma: ones.view(), beta: zeros.view(), mean: zeros.view(), var: ones.view(), eps: 1e-5 };
+/// let weights = InvolutionLayerWeights { reduce: reduce.view(), norm, span: span.view(), span_bias: None };
+/// let layer = InvolutionLayer::new(&gpu, Involution2d::new().kernel_size(7).padding(3).groups(4), &weights)?;
+/// let x = Tensor::from_array(&gpu, &Array4::<f32>::zeros((1, 64, 56, 56)))?;
+/// assert_eq!(layer.forward(&x)?.shape(), [1, 64, 56, 56]);
+/// # Ok::<(), wgconv::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct InvolutionLayer {
+    involution: Involution2d,
+    kernel_size: PerAxis<2>,
+    channels: usize,
+    reduce: Tensor,
+    reduce_bias: Tensor,
+    span: Tensor,
+    span_bias: Option<Tensor>,
+}
+
+impl InvolutionLayer {
+    /// Folds the batch norm and uploads the weights. The involution's options need [`kernel_size`](Involution2d::kernel_size).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for weights that do not fit each other or the options, and errors of the device.
+    pub fn new(gpu: &Gpu, involution: Involution2d, weights: &InvolutionLayerWeights<'_>) -> Result<Self> {
+        let Some(kernel_size) = involution.kernel_size else {
+            return Err(Error::invalid(OP, "kernel_size", "one in the involution's options", "none"));
+        };
+        let PerAxis([kh, kw]) = kernel_size;
+        let shape = weights.reduce.shape();
+        let &[reduced, channels, 1, 1] = shape else {
+            return Err(Error::invalid(OP, "reduce", "[Cr, C, 1, 1]", format!("{shape:?}")));
+        };
+        let spanned = involution.groups.checked_mul(kh).and_then(|count| count.checked_mul(kw));
+        let spanned = spanned.filter(|&count| count > 0).ok_or_else(|| {
+            let got = format!("{} groups of {kh}x{kw}", involution.groups);
+            Error::invalid(OP, "kernel_size", "groups times kernel size neither 0 nor too large", got)
+        })?;
+        expect_shape(OP, "span", Some(weights.span.shape()), &[spanned, reduced, 1, 1])?;
+        expect_shape(OP, "span_bias", weights.span_bias.as_ref().map(ArrayViewD::shape), &[spanned])?;
+        let (reduce, reduce_bias) = weights.norm.fold(weights.reduce.view(), None)?;
+        let span_bias = weights.span_bias.as_ref().map(|bias| Tensor::from_array(gpu, bias)).transpose()?;
+        Ok(Self {
+            involution,
+            kernel_size,
+            channels,
+            reduce: Tensor::from_array(gpu, &reduce)?,
+            reduce_bias: Tensor::from_array(gpu, &reduce_bias)?,
+            span: Tensor::from_array(gpu, &weights.span)?,
+            span_bias,
+        })
+    }
+
+    /// Applied last.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.involution = self.involution.activation(activation);
+        self
+    }
+
+    /// Added before the activation; exactly the output's shape.
+    pub fn residual(mut self, residual: &Tensor) -> Self {
+        self.involution = self.involution.residual(residual);
+        self
+    }
+
+    /// Asks for a kernel of the involution by name.
+    pub fn kernel(mut self, kernel: InvolutionKernel) -> Self {
+        self.involution = self.involution.kernel(kernel);
+        self
+    }
+
+    /// The output's shape.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an input that does not fit weights and options.
+    pub fn output_shape(&self, input: &[usize]) -> Result<Vec<usize>> {
+        let (problem, _) = Problem::of_input(&self.involution, input, self.kernel_size)?;
+        if input[1] != self.channels {
+            return Err(Error::invalid(OP, "input", format!("{} channels", self.channels), format!("{input:?}")));
+        }
+        let output = problem.output_shape();
+        let PerAxis(stride) = self.involution.stride;
+        let pooled = [input[2].div_ceil(stride[0]), input[3].div_ceil(stride[1])];
+        if output[2..] != pooled {
+            let expected = format!("one that gives the extents {pooled:?} of the pooled input");
+            return Err(Error::invalid(OP, "padding", expected, format!("one that gives {:?}", &output[2..])));
+        }
+        Ok(output)
+    }
+
+    /// The weight `[N, groups*Kh*Kw, Ho, Wo]` that the layer makes from this input.
+    ///
+    /// # Errors
+    /// As [`InvolutionLayer::forward`].
+    pub fn weight(&self, input: &Tensor) -> Result<Tensor> {
+        self.output_shape(input.shape())?;
+        let PerAxis(stride) = self.involution.stride;
+        let pooled = if stride == [1, 1] {
+            input.clone()
+        } else {
+            AvgPool2d::new(stride).ceil_mode(true).count_include_pad(false).forward(input)?
+        };
+        let reduce = Conv2d::new().activation(Activation::Relu);
+        let reduced = reduce.forward(&pooled, &self.reduce, Some(&self.reduce_bias))?;
+        Conv2d::new().forward(&reduced, &self.span, self.span_bias.as_ref())
+    }
+
+    /// Records the layer.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an input that does not fit weights and options, [`Error::TooLarge`] for what the adapter cannot hold,
+    /// and errors of the device.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        self.involution.forward(input, &self.weight(input)?, None)
+    }
+
+    /// The same into the caller's output, which may share no buffer with an argument.
+    ///
+    /// # Errors
+    /// As [`InvolutionLayer::forward`], and for an output of another shape or one that aliases an argument.
+    pub fn forward_into(&self, input: &Tensor, output: &Tensor) -> Result<()> {
+        self.involution.forward_into(input, &self.weight(input)?, None, output)
+    }
+}

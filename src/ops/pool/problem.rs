@@ -1,0 +1,114 @@
+//! A checked pooling problem: shapes and options lifted to three spatial axes.
+
+use crate::error::{Error, Result};
+use crate::ops::conv::problem::{Axes, lift, split_shape};
+use crate::ops::options::{PerAxis, effective};
+
+/// Largest padded extent that has a meaning in a shader's 32-bit indices.
+const MAX_EXTENT: usize = 1 << 30;
+
+/// Window options that both pools share.
+#[derive(Clone, Debug)]
+pub(crate) struct Window<const R: usize> {
+    pub kernel: PerAxis<R>,
+    /// The kernel where it is not given.
+    pub stride: Option<PerAxis<R>>,
+    pub padding: PerAxis<R>,
+    pub dilation: PerAxis<R>,
+    pub ceil_mode: bool,
+}
+
+impl<const R: usize> Window<R> {
+    pub fn new(kernel: PerAxis<R>) -> Self {
+        Self { kernel, stride: None, padding: 0.into(), dilation: 1.into(), ceil_mode: false }
+    }
+}
+
+/// A pooling whose shapes were checked. All numbers fit a shader's 32-bit signed indices.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub op: &'static str,
+    /// Images times channels.
+    pub planes: u64,
+    pub input: Axes,
+    pub output: Axes,
+    /// Taps, those left out that no window has in the input or its padding.
+    pub kernel: Axes,
+    pub stride: Axes,
+    pub dilation: Axes,
+    pub padding: Axes,
+    /// First axis of the three that the user's rank has.
+    pub first_axis: usize,
+    pub output_shape: Vec<usize>,
+}
+
+impl Problem {
+    pub fn new<const R: usize>(op: &'static str, window: &Window<R>, x: &[usize]) -> Result<Self> {
+        let ([batch, channels], extents) = split_shape::<R>(op, "input", "[N, C, spatial...]", x)?;
+        let (PerAxis(kernel), PerAxis(padding)) = (window.kernel, window.padding);
+        let (PerAxis(stride), PerAxis(dilation)) = (window.stride.unwrap_or(window.kernel), window.dilation);
+        let mut output = [0; R];
+        for axis in 0..R {
+            let sizes = (kernel[axis], stride[axis], dilation[axis]);
+            output[axis] = windows(op, extents[axis], padding[axis], sizes, window.ceil_mode)?;
+        }
+        let mut output_shape = vec![batch, channels];
+        output_shape.extend(output);
+        crate::tensor::byte_count(op, "input", x, u64::MAX)?;
+        crate::tensor::byte_count(op, "output", &output_shape, u64::MAX)?;
+        let (mut taps, mut steps, mut tap_steps) = ([1; R], [1; R], [1; R]);
+        for axis in 0..R {
+            let padded = extents[axis] + 2 * padding[axis];
+            tap_steps[axis] = dilation[axis].min(padded);
+            taps[axis] = kernel[axis].min((padded - 1) / tap_steps[axis] + 1);
+            steps[axis] = effective(stride[axis], output[axis]) as usize;
+        }
+        Ok(Self {
+            op,
+            planes: (batch * channels) as u64,
+            input: lift(extents, 1),
+            output: lift(output, 1),
+            kernel: lift(taps, 1),
+            stride: lift(steps, 1),
+            dilation: lift(tap_steps, 1),
+            padding: lift(padding, 0),
+            first_axis: 3 - R,
+            output_shape,
+        })
+    }
+}
+
+/// The number of windows along one axis, PyTorch's `pooling_output_shape`: in ceil mode rounded up, as long as the last window
+/// starts in the input or the padding before it.
+fn windows(
+    op: &'static str,
+    extent: usize,
+    padding: usize,
+    (kernel, stride, dilation): (usize, usize, usize),
+    ceil_mode: bool,
+) -> Result<usize> {
+    for (argument, value) in [("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
+        if value == 0 {
+            return Err(Error::invalid(op, argument, "at least 1", 0));
+        }
+    }
+    if padding > kernel / 2 {
+        return Err(Error::invalid(op, "padding", format!("at most half the kernel of {kernel}"), padding));
+    }
+    let padded = padding.checked_mul(2).and_then(|both| both.checked_add(extent)).filter(|&sum| sum <= MAX_EXTENT);
+    let Some(padded) = padded else {
+        let got = format!("{extent} padded by {padding} on both sides");
+        return Err(Error::invalid(op, "padding", format!("a padded extent of at most {MAX_EXTENT}"), got));
+    };
+    let reach = dilation.checked_mul(kernel - 1).and_then(|reach| reach.checked_add(1));
+    // In ceil mode the one window may be longer than the input, by less than the stride.
+    let longest = if ceil_mode { padded.saturating_add(stride - 1) } else { padded };
+    let Some(reach) = reach.filter(|&reach| reach <= longest) else {
+        let got = format!("kernel {kernel} with dilation {dilation} over {extent} padded by {padding}");
+        return Err(Error::invalid(op, "kernel", "a window no longer than the padded input", got));
+    };
+    let room = padded.saturating_sub(reach);
+    let more = if ceil_mode { room.div_ceil(stride) } else { room / stride };
+    let dropped = ceil_mode && more.saturating_mul(stride) >= extent + padding;
+    Ok(if dropped { more } else { more + 1 })
+}
