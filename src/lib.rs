@@ -1,4 +1,30 @@
-//! The whole convolution family on any GPU through WebGPU.
+//! The whole convolution family on any GPU through WebGPU: standard, dilated, grouped, depthwise, pointwise and transposed convolution in one, two
+//! and three dimensions, deformable convolution v1 and v2, and involution, with PyTorch's names, layouts and semantics.
+//!
+//! Open a [`Gpu`], put arrays into [`Tensor`]s, and call operators. They are recorded and run together when a result is read.
+//!
+//! ```no_run
+//! use wgconv::{Activation, Conv2d, Gpu, Tensor, ndarray::Array};
+//! let gpu = Gpu::new_blocking()?;
+//! let x = Tensor::from_array(&gpu, &Array::<f32, _>::ones((1, 64, 56, 56)))?;
+//! let w = Tensor::from_array(&gpu, &Array::<f32, _>::ones((64, 2, 3, 3)))?;
+//! let conv = Conv2d::new().padding(1).groups(32).activation(Activation::Relu);
+//! println!("{}", conv.plan(gpu.profile(), x.shape(), w.shape())?);
+//! let y = conv.forward(&x, &w, None)?;
+//! assert_eq!(y.to_array()?.shape(), [1, 64, 56, 56]);
+//! # Ok::<(), wgconv::Error>(())
+//! ```
+//!
+//! - Convolutions: [`Conv1d`], [`Conv2d`], [`Conv3d`]; transposed: [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`]; [`DeformConv2d`];
+//!   [`Involution2d`] and [`InvolutionLayer`].
+//! - What a network needs besides: [`MaxPool`], [`AvgPool`], [`GlobalAvgPool`], [`Linear`], [`Softmax`], [`Add`], [`Mul`], [`Activation`],
+//!   [`fold_batch_norm`].
+//! - Every operator has `forward`, `forward_into` (the caller's output), `encode` (the caller's command encoder), `output_shape` and `plan`
+//!   (which kernel, without a GPU).
+//! - [`reference`] computes the same on the CPU in double precision.
+//!
+//! An application that has a `wgpu::Device` shares it by [`Gpu::from_wgpu`], wraps its buffers by [`Tensor::from_buffer`] and encodes into its own
+//! command encoder.
 
 mod error;
 mod gpu;

@@ -28,7 +28,7 @@ pub fn prepare(path: &Path) -> Result<ArrayD<f32>> {
     let (width, height) = (scaled(width), scaled(height));
     let resized = resize(&picture, width, height, FilterType::Triangle);
     let size = SIZE as u32;
-    let crop = crop_imm(&resized, (width - size) / 2 + 1, (height - size) / 2, size, size).to_image();
+    let crop = crop_imm(&resized, (width - size) / 2, (height - size) / 2, size, size).to_image();
     Ok(ArrayD::from_shape_fn(vec![1, 3, SIZE, SIZE], |index| {
         let (channel, row, column) = (index[1], index[2], index[3]);
         let value = f32::from(crop.get_pixel(column as u32, row as u32)[channel]) / 255.0;

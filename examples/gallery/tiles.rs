@@ -13,16 +13,22 @@ use super::common::Result;
 use super::filters as f;
 use super::photo::{Photo, colour, glow, gradient, grey, halves};
 
+/// A chain of operators on a device.
+pub type OnGpu = Box<dyn Fn(&Tensor) -> wgconv::Result<Tensor>>;
+/// The same in the reference.
+pub type OnCpu = Box<dyn Fn(ArrayD<f64>) -> Result<ArrayD<f64>, ReferenceError>>;
+/// How a result becomes a picture.
+pub type Show = fn(&ArrayD<f64>) -> RgbImage;
+
 /// An operator, or a short chain, applied to a picture.
 pub struct Tile {
     pub title: &'static str,
     /// The operators and their options, on two lines.
     pub options: [&'static str; 2],
     pub input: ArrayD<f32>,
-    pub gpu: Box<dyn Fn(&Tensor) -> wgconv::Result<Tensor>>,
-    pub cpu: Box<dyn Fn(ArrayD<f64>) -> Result<ArrayD<f64>, ReferenceError>>,
-    /// How the result becomes a picture.
-    pub show: fn(&ArrayD<f64>) -> RgbImage,
+    pub gpu: OnGpu,
+    pub cpu: OnCpu,
+    pub show: Show,
     /// How far GPU and reference may be apart.
     pub bound: f64,
     /// A kernel to draw in the tile's corner.
@@ -87,7 +93,7 @@ fn same(padding: usize, groups: usize) -> ConvSpec {
 /// A tile of one convolution.
 fn convolution(
     (title, options): (&'static str, [&'static str; 2]),
-    (input, show): (ArrayD<f32>, fn(&ArrayD<f64>) -> RgbImage),
+    (input, show): (ArrayD<f32>, Show),
     (w, bias): (ArrayD<f32>, f32),
     (op, spec): (Conv2d, ConvSpec),
 ) -> Tile {

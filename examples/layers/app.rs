@@ -1,5 +1,6 @@
 //! What `layers` does, apart from reading its arguments.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,12 @@ pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Res
             request.filter
         )));
     }
+    // Opened first: what was measured for minutes must not be lost.
+    let json = request.json.as_deref().map(|path| match File::create(path) {
+        Ok(file) => Ok((file, path)),
+        Err(error) => Err(cannot_write(path)(error)),
+    });
+    let json = json.transpose()?;
     let info = gpu.map(Gpu::adapter_info);
     let mut report = Report {
         adapter: info.as_ref().map_or("CPU reference".into(), |info| info.name.clone()),
@@ -98,8 +105,9 @@ pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Res
         bar.inc(1);
     }
     bar.finish_and_clear();
-    if let Some(path) = &request.json {
-        write_json(path, &report)?;
+    if let Some((mut file, path)) = json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| cannot_write(path)(error.into()))?;
+        writeln!(file, "{text}").map_err(cannot_write(path))?;
     }
     Ok(failed)
 }
@@ -153,8 +161,6 @@ impl Row {
     }
 }
 
-fn write_json(path: &Path, report: &Report) -> Result<()> {
-    let io = |source: std::io::Error| Error::Io { path: path.to_path_buf(), source };
-    let text = serde_json::to_string_pretty(report).map_err(|error| io(error.into()))?;
-    std::fs::write(path, text + "\n").map_err(io)
+fn cannot_write(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Io { path: path.to_path_buf(), source }
 }

@@ -77,11 +77,11 @@ fn main(
     for (var row = first_row; row < last_row + {{ D - 1 }}; row++) {
 //% for s in range(S)
         let i_h{{ s }} = row * {{ S }} - params.p_h + {{ s }};
-        let row_inside{{ s }} = i_h{{ s }} >= 0 && i_h{{ s }} < params.in_h;
+        let row_inside{{ s }} = (i_h{{ s }} >= 0) & (i_h{{ s }} < params.in_h);
         let start{{ s }} = i32(plane) + clamp(i_h{{ s }}, 0, params.in_h - 1) * params.in_w;
 //% if VEC
 //% for b in range((8 - P) // 4 - 2, (COLUMNS - 1 - P) // 4 + 1)
-        let inside{{ s }}_{{ b + 2 }} = row_inside{{ s }} && left + {{ b * 4 }} >= 0 && left + {{ b * 4 }} < params.in_w;
+        let inside{{ s }}_{{ b + 2 }} = row_inside{{ s }} & (left + {{ b * 4 }} >= 0) & (left + {{ b * 4 }} < params.in_w);
         let block{{ s }}_{{ b + 2 }} = select(vec4<f32>(), x[u32(start{{ s }} + clamp(left + {{ b * 4 }}, 0, params.in_w - 4)) / 4u], inside{{ s }}_{{ b + 2 }});
 //% endfor
 //% for i in range(COLUMNS)
@@ -90,7 +90,7 @@ fn main(
 //% else
 //% for i in range(COLUMNS)
         let at{{ s }}_{{ i }} = x[u32(start{{ s }} + clamp(left + {{ i }}, 0, params.in_w - 1))];
-        let c{{ s }}_{{ i }} = select(0.0, at{{ s }}_{{ i }}, row_inside{{ s }} && left + {{ i }} >= 0 && left + {{ i }} < params.in_w);
+        let c{{ s }}_{{ i }} = select(0.0, at{{ s }}_{{ i }}, row_inside{{ s }} & (left + {{ i }} >= 0) & (left + {{ i }} < params.in_w));
 //% endfor
 //% endif
 //% for kw in range(KW)

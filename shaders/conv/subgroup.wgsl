@@ -137,8 +137,9 @@ fn main(
                 let i_d{{ p }} = taps_d.z + j_d{{ p }} * params.step_d + t_d * params.tap_d;
                 let i_h{{ p }} = taps_h.z + j_h{{ p }} * params.step_h + t_h * params.tap_h;
                 let i_w{{ p }} = taps_w.z + j_w{{ p }} * params.step_w + t_w * params.tap_w;
-                let inside{{ p }} = i_d{{ p }} >= 0 && i_d{{ p }} < params.in_d && i_h{{ p }} >= 0 && i_h{{ p }} < params.in_h
-                    && i_w{{ p }} >= 0 && i_w{{ p }} < params.in_w;
+                // `&` and not `&&`, here and below: a short cut is a branch, of which a driver makes a good deal more code.
+                let inside{{ p }} = (i_d{{ p }} >= 0) & (i_d{{ p }} < params.in_d) & (i_h{{ p }} >= 0) & (i_h{{ p }} < params.in_h)
+                    & (i_w{{ p }} >= 0) & (i_w{{ p }} < params.in_w);
                 let at{{ p }} = u32((i_d{{ p }} * params.in_h + i_h{{ p }}) * params.in_w + i_w{{ p }});
                 var x_at{{ p }} = select(params.zero, (n{{ p }} * params.groups + g) * params.blocks * plane + at{{ p }}, inside{{ p }});
                 let x_step{{ p }} = select(0u, plane, inside{{ p }});
@@ -183,8 +184,8 @@ fn main(
     let q_d{{ p }} = j_d{{ p }} * params.phases_d + r_d;
     let q_h{{ p }} = j_h{{ p }} * params.phases_h + r_h;
     let q_w{{ p }} = j_w{{ p }} * params.phases_w + r_w;
-    let store{{ p }} = live && first + {{ p }}u < params.positions
-        && q_d{{ p }} < params.out_d && q_h{{ p }} < params.out_h && q_w{{ p }} < params.out_w;
+    let store{{ p }} = live & (first + {{ p }}u < params.positions)
+        & (q_d{{ p }} < params.out_d) & (q_h{{ p }} < params.out_h) & (q_w{{ p }} < params.out_w);
     let y_at{{ p }} = (n{{ p }} * channels + g * params.og + o_first) * out_plane
         + u32((q_d{{ p }} * params.out_h + q_h{{ p }}) * params.out_w + q_w{{ p }}) - params.y_base;
 //% endfor
@@ -201,7 +202,7 @@ fn main(
 //% else
     let result{{ o }} = activate(biased{{ o }}, params.activation, params.slope);
 //% endif
-    if (store0 && stored{{ o }}) {
+    if (store0 & stored{{ o }}) {
         y[at{{ o }}] = result{{ o }};
     }
 //% else
@@ -212,7 +213,7 @@ fn main(
     let result{{ o }} = activate(biased{{ o }}, params.activation, params.slope);
 //% endif
 //% for p in range(4)
-    if (store{{ p }} && stored{{ o }}) {
+    if (store{{ p }} & stored{{ o }}) {
         y[y_at{{ p }} + at{{ o }}] = result{{ o }}[{{ p }}];
     }
 //% endfor
@@ -220,11 +221,11 @@ fn main(
 //% endfor
 //% if not PLANAR
 
-    var finite = true;
+    var exponent = vec4<u32>();
 //% for o in range(OC)
-    finite = finite && all_finite(sum{{ o }});
+    exponent = max(exponent, exponent_bits(sum{{ o }}));
 //% endfor
-    if (!finite) {
+    if (any(exponent == vec4<u32>(0x7f800000u))) {
         for (var o = 0u; o < min({{ OC }}u, params.og - o_first); o++) {
             let shift = bias[bias_at + min(o, bias_last)];
 //% for p in range(4)

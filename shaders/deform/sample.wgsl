@@ -12,8 +12,7 @@ struct Params {
     // blocks of an offset group, of a thread; threads an offset group takes for a position and a tap
     bd: u32, each: u32, rounds: u32, offset_groups: u32,
     first: u32, count: u32, total: u32, zero: u32,
-    // blocks and channels of a weight group
-    blocks: u32, cg: u32, offset_base: u32, mask_base: u32,
+    offset_base: u32, mask_base: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -63,20 +62,11 @@ fn main(
     var x_at = select(vec4<u32>(params.zero), vec4<u32>(row * plane) + near.at, near.inside);
     let x_step = select(vec4<u32>(), vec4<u32>(plane), near.inside);
     var column = (row * params.taps + k) * params.count + j;
-//% if MASK
-    var block = first_block % params.blocks;
-//% endif
     for (var i = 0u; i < round; i++) {
         let top = x[x_at.x] * near.weight.x + x[x_at.y] * near.weight.y;
         let bottom = x[x_at.z] * near.weight.z + x[x_at.w] * near.weight.w;
-//% if MASK
-        // Past the group's last channel stands 0, also under an infinite mask.
-        let valid = vec4<u32>(block * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.cg);
-        columns[column] = select(vec4<f32>(), (top + bottom) * m, valid);
-        block = select(block + 1u, 0u, block + 1u == params.blocks);
-//% else
-        columns[column] = top + bottom;
-//% endif
+        // Channels past a group's last are 0, or NaN under an infinite mask: the GEMM leaves them out of sums that are not finite.
+        columns[column] = (top + bottom){% if MASK %} * m{% endif %};
         x_at += x_step;
         column += params.taps * params.count;
     }

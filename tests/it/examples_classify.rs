@@ -50,6 +50,7 @@ fn logits_are_onnxruntimes_and_pictures_are_named() {
         };
         let got = logits(&input);
         let error = got.iter().zip(&want).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        println!("{name}: {error:e} off onnxruntime");
         assert!(error <= 1e-3, "{name}: {error:e} off onnxruntime");
         assert_eq!(top(&got), class, "{name}");
         // The same from the picture, whose pixels may be one of 255 grey levels off, since the filter rounds differently.
@@ -90,7 +91,7 @@ fn reference_agrees_with_onnxruntime() {
 
 /// A folder for files that a test breaks.
 fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("wgconv-{name}-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("classify-{name}"));
     std::fs::create_dir_all(&folder).expect("folder");
     folder
 }

@@ -232,9 +232,18 @@ fn what_is_not_finite_stays_in_its_window() {
                 assert!(want.iter().zip(&clean).any(|(a, b)| a == b) && want.iter().any(|v| !v.is_finite()));
             }
         }
-        // Every weight over the padding: position 0, tap 0.
+        // Every weight over the padding, beside the rows as well as above and below them.
+        let outside = |axis: usize, q: usize, tap: usize| {
+            let at = (q * spec.stride[axis] + tap * spec.dilation[axis]).checked_sub(spec.pads[axis].0);
+            at.is_none_or(|at| at >= shape[2 + axis])
+        };
         let mut spoiled = weight.clone();
-        spoiled[[0, 0, 0, 0, 0, 0].as_slice()] = f32::INFINITY;
+        for (index, value) in spoiled.indexed_iter_mut() {
+            if outside(0, index[4], index[2]) || outside(1, index[5], index[3]) {
+                *value = f32::INFINITY;
+            }
+        }
+        assert!(spoiled != weight);
         assert_eq!(expect(&x, &spoiled, "padding"), clean);
         // A weight over the input: one position of one group.
         let mut spoiled = weight.clone();

@@ -1,4 +1,5 @@
 //! The integration tests, one binary: fewer links, faster runs.
+#![allow(clippy::duplicate_mod)] // Each example brings the modules that examples share.
 
 mod activation;
 mod batch_norm;

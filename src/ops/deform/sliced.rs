@@ -23,7 +23,7 @@ params! {
         d_h: i32, d_w: i32, p_h: i32, p_w: i32,
         bd: u32, each: u32, rounds: u32, offset_groups: u32,
         first: u32, count: u32, total: u32, zero: u32,
-        blocks: u32, cg: u32, offset_base: u32, mask_base: u32,
+        offset_base: u32, mask_base: u32,
     }
 }
 
@@ -225,8 +225,6 @@ impl<'a> Sliced<'a> {
             count: slice.count as u32,
             total: total as u32,
             zero: (slice.images * self.copied_image() / 4) as u32,
-            blocks: self.blocks() as u32,
-            cg: p.cg(),
             offset_base,
             mask_base,
         };
