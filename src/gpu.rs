@@ -76,7 +76,6 @@ impl Gpu {
     }
 
     /// To choose the adapter, its backend or its limits.
-    #[must_use]
     pub fn builder() -> GpuBuilder {
         GpuBuilder::default()
     }

@@ -21,7 +21,7 @@
 //!   [`fold_batch_norm`].
 //! - Every operator has `forward`, `forward_into` (the caller's output), `encode` (the caller's command encoder), `output_shape` and `plan`
 //!   (which kernel, without a GPU).
-//! - [`reference`] computes the same on the CPU in double precision.
+//! - [`mod@reference`] computes the same on the CPU in double precision.
 //!
 //! An application that has a `wgpu::Device` shares it by [`Gpu::from_wgpu`], wraps its buffers by [`Tensor::from_buffer`] and encodes into its own
 //! command encoder.
@@ -52,9 +52,9 @@ pub use ops::conv_transpose::{
     ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeKernel, Sides,
 };
 pub use ops::deform::{DeformConv2d, DeformKernel};
+pub use ops::elementwise::{Add, Mul};
 pub use ops::involution::layer::{InvolutionLayer, InvolutionLayerWeights};
 pub use ops::involution::{Involution2d, InvolutionKernel};
-pub use ops::elementwise::{Add, Mul};
 pub use ops::linear::{Linear, LinearKernel};
 pub use ops::options::{Border, Padding, PerAxis};
 pub use ops::pool::{

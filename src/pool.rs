@@ -156,7 +156,7 @@ mod tests {
     fn a_class_holds_its_bytes_and_wastes_an_eighth() {
         for bytes in [0, 1, 255, 256, 257, 4096, 4097, 5000, 1 << 20, (1 << 20) + 4, 123_456_789] {
             let class = size_class(bytes, u64::MAX);
-            assert!(class >= bytes && class % 16 == 0, "{bytes} in {class}");
+            assert!(class >= bytes && class.is_multiple_of(16), "{bytes} in {class}");
             assert!(bytes <= 4096 || class <= bytes + bytes / 8 + 16, "{bytes} in {class}");
         }
         assert_eq!(size_class(1000 << 20, 1001 << 20), 1001 << 20);

@@ -17,7 +17,9 @@ pub fn open() -> Gpu {
     if std::env::var("WGCONV_LIMITS").is_ok_and(|limits| limits == "default") {
         builder = builder.limits(wgpu::Limits::default());
     }
-    builder.build_blocking().expect("the tests need an adapter: `cargo xtask setup` installs a software one on Debian and Ubuntu")
+    builder
+        .build_blocking()
+        .expect("the tests need an adapter: `cargo xtask setup` installs a software one on Debian and Ubuntu")
 }
 
 /// Small integers from a seed, `-most..=most`, a fifth of them zero: float results on them are exact.

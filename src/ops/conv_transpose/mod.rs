@@ -74,8 +74,10 @@ impl<const R: usize> From<[(usize, usize); R]> for Sides<R> {
 /// Transposed convolution over `R` spatial axes, the gradient of a convolution as an operator of its own (Zeiler et al. 2010; Dumoulin
 /// and Visin 2016; PyTorch's `conv_transpose1d`, `conv_transpose2d`, `conv_transpose3d`):
 ///
-/// `y[n,o,q] = act(bias[o] + sum over c in o's group, i, k with i*stride - pad_start + k*dilation = q of x[n,c,i] * w[c, o mod C_out/G, k]
-/// + residual[n,o,q])`
+/// ```text
+/// y[n,o,q] = act(bias[o] + sum over c in o's group, i, k with i*stride - pad_start + k*dilation = q of x[n,c,i] * w[c, o mod C_out/G, k]
+/// + residual[n,o,q])
+/// ```
 ///
 /// An output that no tap reaches is the bias, through residual and activation.
 ///
