@@ -349,7 +349,8 @@ fn bindings_too_small() {
     ] {
         let case = Case::exact(options, &x, &w, true);
         let kernels = case_options(&case.spec).candidates(gpu.profile(), &x, &w).expect("candidates");
-        let can = gpu.profile().subgroup.is_some();
+        // The columns of one tile of positions of the third row fit the binding with eight lanes, not with more.
+        let can = gpu.profile().subgroup.is_some_and(|lanes| lanes <= 8 || x[0] != 3);
         assert_eq!(kernels.contains(&DeformKernel::Sliced), sliced && can, "{}", case.name(kernels[0]));
         for &kernel in &kernels {
             assert!(most_steps(&x, &w, case_options(&case.spec).kernel(kernel)) > 1, "{}", case.name(kernel));

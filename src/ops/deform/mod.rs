@@ -53,8 +53,12 @@ impl DeformKernel {
 /// Dai et al. 2017, <https://arxiv.org/abs/1703.06211>) and, with a mask, modulated (version 2: Zhu et al. 2019,
 /// <https://arxiv.org/abs/1811.11168>).
 ///
-/// `y[n,o,p] = act(bias[o] + sum over c, k of w[o,c,k] * mask[n,d,k,p] * x[n, g(o)*C/G + c, p*stride - pad + k*dilation + offset[n,d,k,p]]
-/// + residual[n,o,p])`, where `d` is the offset group of the input channel.
+/// ```text
+/// y[n,o,p] = act(bias[o] + sum over c, k of w[o,c,k] * mask[n,d,k,p] * x[n, g(o)*C/G + c, p*stride - pad + k*dilation + offset[n,d,k,p]]
+///     + residual[n,o,p])
+/// ```
+///
+/// Here `d` is the offset group of the input channel.
 ///
 /// `x` between its elements is interpolated bilinearly, with neighbours outside the image counted as zero. A point with `y <= -1`,
 /// `y >= H`, `x <= -1`, `x >= W`, or with a coordinate that is NaN or infinite, samples zero. A coordinate is one f32 addition of

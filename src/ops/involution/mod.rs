@@ -43,8 +43,12 @@ impl InvolutionKernel {
 
 /// Involution (Li et al. 2021, <https://arxiv.org/abs/2103.06255>): each position has a kernel of its own, which the channels of a group share.
 ///
-/// `y[n,c,i,j] = act(bias[c] + sum over kh, kw of w[n,g(c),kh,kw,i,j] * x[n,c, i*stride - pad + kh*dilation, j*stride - pad + kw*dilation]
-/// + residual[n,c,i,j])`, with `g(c) = c / (C/groups)`. Taps in the padding are left out.
+/// ```text
+/// y[n,c,i,j] = act(bias[c] + sum over kh, kw of w[n,g(c),kh,kw,i,j] * x[n,c, i*stride - pad + kh*dilation, j*stride - pad + kw*dilation]
+///     + residual[n,c,i,j])
+/// ```
+///
+/// Here `g(c) = c / (C/groups)`. Taps in the padding are left out.
 ///
 /// The weight is an argument; [`InvolutionLayer`](crate::InvolutionLayer) makes it from the input.
 ///
