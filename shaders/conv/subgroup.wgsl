@@ -189,13 +189,16 @@ fn main(
     let y_at{{ p }} = (n{{ p }} * channels + g * params.og + o_first) * out_plane
         + u32((q_d{{ p }} * params.out_h + q_h{{ p }}) * params.out_w + q_w{{ p }}) - params.y_base;
 //% endfor
-    // Without a bias the buffer is a few zeros, of which the first is read.
+    // Without a bias the buffer is a few zeros, of which the first is read. Each lane loads that of other channels and hands it round.
     let bias_at = select(0u, g * params.og + o_first, params.has_bias == 1u);
     let bias_last = select(0u, params.og - o_first - 1u, params.has_bias == 1u);
+//% for part in range((OC + S - 1) // S)
+    let bias{{ part }} = bias[bias_at + min(lane + {{ part * S }}u, bias_last)];
+//% endfor
 //% for o in range(OC)
     let at{{ o }} = {% if VEC %}(y_at0 + {{ o }}u * out_plane) / 4u{% else %}{{ o }}u * out_plane{% endif %};
     let stored{{ o }} = o_first + {{ o }}u < params.og;
-    let biased{{ o }} = sum{{ o }} + vec4<f32>(bias[bias_at + min({{ o }}u, bias_last)]);
+    let biased{{ o }} = sum{{ o }} + vec4<f32>(subgroupBroadcast(bias{{ o // S }}, {{ o % S }}u));
 //% if VEC
 //% if RESIDUAL
     let result{{ o }} = activate(biased{{ o }} + residual[at{{ o }}], params.activation, params.slope);
@@ -226,20 +229,25 @@ fn main(
     exponent = max(exponent, exponent_bits(sum{{ o }}));
 //% endfor
     if (any(exponent == vec4<u32>(0x7f800000u))) {
-        for (var o = 0u; o < min({{ OC }}u, params.og - o_first); o++) {
-            let shift = bias[bias_at + min(o, bias_last)];
-//% for p in range(4)
-            if (store{{ p }}) {
-                let start = vec3<i32>(taps_d.z + j_d{{ p }} * params.step_d, taps_h.z + j_h{{ p }} * params.step_h, taps_w.z + j_w{{ p }} * params.step_w);
-                let x_image = (n{{ p }} * params.groups + g) * params.blocks * plane;
-                var value = exact(x_image, w_tile, o, start, taps_d, taps_h, taps_w) + shift;
-                let at = y_at{{ p }} + o * out_plane;
+        // One loop over outputs and positions, everything computed anew: written out it would double the length of the shader.
+        for (var i = 0u; i < 4u * min({{ OC }}u, params.og - o_first); i++) {
+            let o = i / 4u;
+            let flat = first + i % 4u;
+            let n = flat / part_positions;
+            let j = i32(flat % part_positions);
+            let j3 = vec3<i32>(j / params.part_w / params.part_h, j / params.part_w % params.part_h, j % params.part_w);
+            let q = j3 * vec3<i32>(params.phases_d, params.phases_h, params.phases_w) + vec3<i32>(r_d, r_h, r_w);
+            if (live && flat < params.positions && q.x < params.out_d && q.y < params.out_h && q.z < params.out_w) {
+                let start = vec3<i32>(taps_d.z, taps_h.z, taps_w.z) + j3 * vec3<i32>(params.step_d, params.step_h, params.step_w);
+                let x_image = (n * params.groups + g) * params.blocks * plane;
+                var value = exact(x_image, w_tile, o, start, taps_d, taps_h, taps_w) + bias[bias_at + min(o, bias_last)];
+                let at = (n * channels + g * params.og + o_first + o) * out_plane
+                    + u32((q.x * params.out_h + q.y) * params.out_w + q.z) - params.y_base;
 //% if RESIDUAL
                 value += residual[at{% if VEC %} / 4u][at % 4u{% endif %}];
 //% endif
                 y[at{% if VEC %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
             }
-//% endfor
         }
     }
 //% endif
