@@ -8,7 +8,7 @@
 //! | kind | relative to `f(x)` | absolute | `L` |
 //! |---|---|---|---|
 //! | identity, relu, relu6 | 0 | 2^-126 | 1 |
-//! | leaky relu | 1 | 2^-126 | max(1, slope) |
+//! | leaky relu | 1 | 2^-126 max(1, slope, 1 - slope): a denormal may count as zero | max(1, slope) |
 //! | sigmoid | 6 + 2 max(-x, 0) | 2^-125 | 1/4 |
 //! | tanh | 9 | 2^-125 | 1 |
 //! | silu | 7 + 2 max(-x, 0) | 2^-119 | 1.1 |
