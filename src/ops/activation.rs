@@ -25,7 +25,7 @@
 //! at most 2.85 in that of `t`, which is off by 3.5 ulp, and 3 ulp for the rest. Gelu by tanh has `z` right to 2.5 ulp.
 
 use crate::error::{Error, Result};
-use crate::ops::conv::direct::{window, window_elements};
+use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Instance, Params, Plan, Slot, Step};
 use crate::profile::Profile;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
-use crate::ops::conv::direct::{window, window_elements};
 use crate::ops::same_gpu;
+use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Instance, Params, Plan, Slot, Step};
 use crate::profile::Profile;

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
-use crate::ops::conv::direct::{window, window_elements};
 use crate::ops::conv::problem::{Problem, expect_shape};
 use crate::ops::conv::{Conv1d, ConvKernel, choose};
+use crate::ops::window::{window, window_elements};
 use crate::ops::{Epilogue, same_gpu};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Plan, Slot, Step};

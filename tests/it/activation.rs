@@ -29,7 +29,9 @@ fn table(kind: ActivationKind, x: f64) -> (f64, f64) {
     let (relative, exponent) = match kind {
         ActivationKind::Identity | ActivationKind::Relu | ActivationKind::Relu6 => (0.0, -126),
         // A comparison may take a denormal for zero; then it comes back as it is.
-        ActivationKind::LeakyRelu(slope) => return (1.0, 2f64.powi(-126) * slope.abs().max((1.0 - slope).abs()).max(1.0)),
+        ActivationKind::LeakyRelu(slope) => {
+            return (1.0, 2f64.powi(-126) * slope.abs().max((1.0 - slope).abs()).max(1.0));
+        }
         ActivationKind::Sigmoid => (6.0 + 2.0 * below, -125),
         ActivationKind::Tanh => (9.0, -125),
         ActivationKind::Silu => (7.0 + 2.0 * below, -119),

@@ -6,8 +6,8 @@ use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::Profile;
 
-use super::direct::{window, window_elements};
 use super::problem::{Axes, Problem, volume};
+use crate::ops::window::{window, window_elements};
 
 params! {
     /// `Params` of `conv/subgroup.wgsl`.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
-use crate::ops::conv::direct::{window, window_elements};
 use crate::ops::conv::problem::volume;
+use crate::ops::window::{ranges, window, window_elements};
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::Profile;
 
@@ -48,12 +48,6 @@ struct Part {
     channels: Range<u64>,
     rows: Range<u64>,
     inputs: Range<u64>,
-}
-
-/// Splits `0..count` into the fewest ranges of at most `most`.
-fn ranges(count: u64, most: u64) -> impl Iterator<Item = Range<u64>> {
-    let each = count.div_ceil(count.div_ceil(most.max(1)));
-    (0..count.div_ceil(each)).map(move |i| i * each..((i + 1) * each).min(count))
 }
 
 /// Input rows that output rows read along the outermost spatial axis, at least one.

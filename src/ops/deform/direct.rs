@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
-use crate::ops::conv::direct::{window, window_elements};
+use crate::ops::window::{window, window_elements};
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::Profile;
 

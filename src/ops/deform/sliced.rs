@@ -5,9 +5,9 @@
 //! mask do, or what one tile of positions needs. The copy of the slice's images in blocks of four channels comes on top.
 
 use crate::ops::Epilogue;
-use crate::ops::conv::direct::{window, window_elements};
 use crate::ops::conv::subgroup::{Copy, Gemm, SUBGROUPS, WeightLayout};
 use crate::ops::options::Border;
+use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};

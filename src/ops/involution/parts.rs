@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
-use crate::ops::conv::direct::{window, window_elements};
+use crate::ops::window::{ranges, window, window_elements};
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::Profile;
 
@@ -42,13 +42,6 @@ struct Part {
     rows: Range<u64>,
     taps_h: Range<u64>,
     taps_w: Range<u64>,
-}
-
-/// Splits `0..count` into the fewest ranges of at most `most`.
-fn ranges(count: u64, most: u64) -> impl Iterator<Item = Range<u64>> {
-    let parts = count.div_ceil(most.max(1));
-    let each = count.div_ceil(parts);
-    (0..parts).map(move |i| i * each..((i + 1) * each).min(count)).filter(|range| !range.is_empty())
 }
 
 /// Whether whole rows of the kernel can be bound, for whole planes: what `involution/rows.wgsl` needs.

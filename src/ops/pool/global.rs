@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
-use crate::ops::conv::direct::{window, window_elements};
+use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Instance, Params, Plan, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
