@@ -176,6 +176,23 @@ fn encoding_into_the_callers_encoder() {
     assert_exact("after a dropped encoder", &y.to_array().expect("read"), &want);
 }
 
+/// A guard that is dropped early keeps its memory from others: the encoder may still be submitted, and would write into what they hold.
+#[test]
+fn an_encoder_submitted_after_its_guard_is_gone_harms_nobody() {
+    let gpu = open();
+    let (x, w) = (filled(&gpu, &[2, 17, 9, 7], 1.0), filled(&gpu, &[19, 17, 3, 3], 1.0));
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let encoded = Conv2d::new().encode(&mut encoder, &x, &w, None).expect("encode");
+    let shape = encoded.output().shape().to_vec();
+    drop(encoded);
+    let others: Vec<Tensor> = (0..4).map(|i| filled(&gpu, &shape, i as f32)).collect();
+    gpu.submit().expect("submit");
+    gpu.queue().submit([encoder.finish()]);
+    for (i, other) in others.iter().enumerate() {
+        assert!(other.to_array().expect("read").iter().all(|&v| v == i as f32), "tensor {i} was overwritten");
+    }
+}
+
 /// Buffers handed out are filled even where the last `Gpu` goes before anything was submitted.
 #[test]
 fn dropping_the_last_gpu_submits() {
