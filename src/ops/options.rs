@@ -107,7 +107,7 @@ impl Border {
 }
 
 /// Largest extent, stride, dilation or padding that has a meaning in a shader's 32-bit indices.
-const MAX: usize = 1 << 30;
+pub(crate) const MAX_EXTENT: usize = 1 << 30;
 
 /// Output extent of a convolution or pool along one axis: `floor((in + pads - dilation*(kernel-1) - 1) / stride) + 1`.
 ///
@@ -124,10 +124,10 @@ pub(crate) fn out_extent(
             return Err(Error::invalid(op, argument, "at least 1", 0));
         }
     }
-    let padded = extent.checked_add(start).and_then(|sum| sum.checked_add(end)).filter(|&sum| sum <= MAX);
+    let padded = extent.checked_add(start).and_then(|sum| sum.checked_add(end)).filter(|&sum| sum <= MAX_EXTENT);
     let Some(padded) = padded else {
         let got = format!("{extent} padded by {start} and {end}");
-        return Err(Error::invalid(op, "padding", format!("a padded extent of at most {MAX}"), got));
+        return Err(Error::invalid(op, "padding", format!("a padded extent of at most {MAX_EXTENT}"), got));
     };
     let window = dilation.checked_mul(kernel - 1).and_then(|reach| reach.checked_add(1));
     match window.filter(|&window| window <= padded) {

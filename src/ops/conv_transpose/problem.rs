@@ -2,13 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::ops::conv::problem::{Axes, check_groups, lift, name, split_shape, volume};
-use crate::ops::options::{PerAxis, effective};
+use crate::ops::options::{MAX_EXTENT, PerAxis, effective};
 use crate::tensor::byte_count;
 
 use super::ConvTranspose;
-
-/// Longest output along an axis, before padding is cut off, that leaves room in a shader's 32-bit indices.
-const MAX: usize = 1 << 30;
 
 /// A transposed convolution whose shapes were checked. All numbers fit a shader's 32-bit signed indices.
 #[derive(Clone, Debug)]
@@ -55,9 +52,9 @@ fn out_extent(
     let mut full = 1;
     for (argument, span, got) in spans {
         // Both numbers are at most 2^30, so the sum cannot overflow.
-        full += span.filter(|&span| span < MAX).unwrap_or(MAX);
-        if full > MAX {
-            let expected = format!("an output of at most {MAX} before padding is cut off");
+        full += span.filter(|&span| span < MAX_EXTENT).unwrap_or(MAX_EXTENT);
+        if full > MAX_EXTENT {
+            let expected = format!("an output of at most {MAX_EXTENT} before padding is cut off");
             return Err(Error::invalid(op, argument, expected, got));
         }
     }

@@ -2,10 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::ops::conv::problem::{Axes, lift, split_shape};
-use crate::ops::options::{PerAxis, effective};
-
-/// Largest padded extent that has a meaning in a shader's 32-bit indices.
-const MAX_EXTENT: usize = 1 << 30;
+use crate::ops::options::{MAX_EXTENT, PerAxis, effective};
 
 /// Window options that both pools share.
 #[derive(Clone, Debug)]
