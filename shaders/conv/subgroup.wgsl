@@ -166,11 +166,12 @@ fn main(
 //% for part in range((OC // 4 + S - 1) // S)
                     let w{{ c }}_{{ part }} = w[w_at + {{ c * (OC // 4) + part * S }}u];
 //% endfor
-//% for o4 in range(OC // 4)
-                    let b{{ c }}_{{ o4 }} = subgroupBroadcast(w{{ c }}_{{ o4 // S }}, {{ o4 % S }}u);
-//% for j in range(4)
-                    sum{{ o4 * 4 + j }} += b{{ c }}_{{ o4 }}[{{ j }}] * x{{ c }};
 //% endfor
+                    // All channels of the step for one output, then the next: each sum is loaded and stored once a step.
+//% for o in range(OC)
+//% for c in range(STEP)
+                    let b{{ c }}_{{ o }} = subgroupBroadcast(w{{ c }}_{{ o // 4 // S }}[{{ o % 4 }}], {{ o // 4 % S }}u);
+                    sum{{ o }} += b{{ c }}_{{ o }} * x{{ c }};
 //% endfor
 //% endfor
                     w_at += {{ OC * STEP // 4 }}u;
