@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::kernel::render;
 use crate::ops::activation::{self, Activation};
-use crate::ops::conv::{depthwise, direct, subgroup};
+use crate::ops::conv::{depthwise, direct, subgroup, winograd};
 use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, softmax};
 use crate::params::Fields;
 use crate::plan::Instance;
@@ -61,6 +61,24 @@ fn conv() -> Vec<(Instance, Fields)> {
                     let vec = depthwise::Vectors { load, store };
                     let instance = depthwise::instance(kernel, stride, act, vec, residual);
                     list.push((instance, depthwise::DepthwiseParams::FIELDS));
+                }
+            }
+        }
+    }
+    list
+}
+
+fn conv_winograd() -> Vec<(Instance, Fields)> {
+    let mut list = Vec::new();
+    for (m, _) in winograd::SIZES {
+        for tile in subgroup::TILES {
+            list.push((winograd::weights_instance(m, tile), winograd::WeightsParams::FIELDS));
+        }
+        for vec in [false, true] {
+            list.push((winograd::input_instance(m, vec), winograd::InputParams::FIELDS));
+            for act in activations() {
+                for residual in [false, true] {
+                    list.push((winograd::output_instance(m, act, vec, residual), winograd::OutputParams::FIELDS));
                 }
             }
         }
@@ -130,7 +148,7 @@ fn others() -> Vec<(Instance, Fields)> {
 }
 
 fn all() -> Vec<(Instance, Fields)> {
-    [conv(), deform_and_involution(), others()].concat()
+    [conv(), conv_winograd(), deform_and_involution(), others()].concat()
 }
 
 fn validate(source: &str) -> Result<(naga::Module, ModuleInfo), String> {

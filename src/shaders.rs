@@ -34,4 +34,8 @@ shaders![
     "softmax/apply.wgsl",
     "softmax/exp.wgsl",
     "softmax/stats.wgsl",
+    "winograd/input.wgsl",
+    "winograd/matrices.wgsl",
+    "winograd/output.wgsl",
+    "winograd/weights.wgsl",
 ];

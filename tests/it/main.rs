@@ -19,3 +19,4 @@ mod pool;
 mod recording;
 mod size;
 mod softmax;
+mod winograd;

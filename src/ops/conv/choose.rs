@@ -7,7 +7,8 @@ use crate::profile::Profile;
 
 use super::problem::Problem;
 use super::subgroup::{Copy, Gemm, WeightLayout};
-use super::{ConvKernel, depthwise, direct};
+use super::winograd::Winograd;
+use super::{ConvKernel, depthwise, direct, winograd};
 
 /// The kernels that can take the problem, best first by rule.
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
@@ -19,6 +20,12 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
             list.push(ConvKernel::Pointwise);
         }
         list.push(ConvKernel::Subgroup);
+    }
+    for (m, kernel) in winograd::SIZES {
+        let winograd = Winograd::new(p, m);
+        if (m == 2 || p.fast_math) && winograd.fits(profile) {
+            list.insert(if winograd.pays() { 0 } else { list.len() }, kernel);
+        }
     }
     // A tile of output channels that is mostly empty, as for a depthwise problem, costs more than the direct kernel.
     let direct_at = if p.og() < 4 { 0 } else { list.len() };
@@ -43,6 +50,11 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvKernel, profile
     let (pack, steps, scratch) = match kernel {
         ConvKernel::Auto | ConvKernel::Direct => (None, direct::steps(p, epilogue, profile)?, Vec::new()),
         ConvKernel::Depthwise => (None, depthwise::steps(p, epilogue, profile), Vec::new()),
+        ConvKernel::Winograd | ConvKernel::WinogradF4 => {
+            let winograd = Winograd::new(p, if kernel == ConvKernel::Winograd { 2 } else { 4 });
+            let (steps, scratch) = winograd.steps(profile, epilogue);
+            (Some(winograd.pack()), steps, scratch)
+        }
         ConvKernel::Subgroup | ConvKernel::Pointwise => {
             let gemm = Gemm::of(p);
             let taps = p.taps() as u32;

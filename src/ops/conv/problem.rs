@@ -25,6 +25,8 @@ pub(crate) struct Problem {
     pub output: Axes,
     pub border: Border,
     pub flip: bool,
+    /// Kernels with a larger error bound may be chosen.
+    pub fast_math: bool,
     /// First axis of the three that the user's rank has.
     pub first_axis: usize,
     pub output_shape: Vec<usize>,
@@ -147,6 +149,7 @@ impl Problem {
             output: lift(output, 1),
             border: options.border,
             flip: options.flip_kernel,
+            fast_math: options.fast_math,
             first_axis: 3 - R,
             output_shape,
         })

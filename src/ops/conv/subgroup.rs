@@ -144,7 +144,7 @@ impl Gemm {
         u64::from(self.groups * self.blocks()) * volume(self.input) * 16
     }
 
-    fn packed_bytes(&self) -> u64 {
+    pub fn packed_bytes(&self) -> u64 {
         let tiles = u64::from(self.og().div_ceil(self.tile()));
         u64::from(self.groups) * tiles * volume(self.kernel) * u64::from(self.blocks() * 4 * self.tile()) * 4
     }
