@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::kernel::render;
 use crate::ops::activation::{self, Activation};
-use crate::ops::conv::{depthwise, direct, subgroup, winograd};
+use crate::ops::conv::{depthwise, direct, few, subgroup, winograd};
 use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, softmax};
 use crate::params::Fields;
 use crate::plan::Instance;
@@ -68,8 +68,20 @@ fn conv() -> Vec<(Instance, Fields)> {
     list
 }
 
-fn conv_winograd() -> Vec<(Instance, Fields)> {
+fn conv_few_and_winograd() -> Vec<(Instance, Fields)> {
     let mut list = Vec::new();
+    for lanes in subgroup::SUBGROUPS {
+        for width in few::WIDTHS {
+            for stride in few::STRIDES {
+                for act in activations() {
+                    for flags in [(false, false), (false, true), (true, false), (true, true)] {
+                        let instance = few::instance(lanes, (width, stride), act, flags);
+                        list.push((instance, few::FewParams::FIELDS));
+                    }
+                }
+            }
+        }
+    }
     for (m, _) in winograd::SIZES {
         for tile in subgroup::TILES {
             list.push((winograd::weights_instance(m, tile), winograd::WeightsParams::FIELDS));
@@ -148,7 +160,7 @@ fn others() -> Vec<(Instance, Fields)> {
 }
 
 fn all() -> Vec<(Instance, Fields)> {
-    [conv(), conv_winograd(), deform_and_involution(), others()].concat()
+    [conv(), conv_few_and_winograd(), deform_and_involution(), others()].concat()
 }
 
 fn validate(source: &str) -> Result<(naga::Module, ModuleInfo), String> {

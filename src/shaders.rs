@@ -16,6 +16,7 @@ shaders![
     "conv/blocks.wgsl",
     "conv/depthwise.wgsl",
     "conv/direct.wgsl",
+    "conv/few.wgsl",
     "conv/pack.wgsl",
     "conv/subgroup.wgsl",
     "conv_transpose/direct.wgsl",

@@ -2,12 +2,13 @@
 //
 //   out[g, t, k, c, o] = w[group_stride*g + o_stride*(t*OC + o) + c_stride*c + k]    0 past the last channel of either kind
 //
-// out [G, T, K, 4B, OC] as vec4s over o, T = ceil(OG/OC), B = ceil(CG/4). With flip, k counts from the last tap.
+// out [G, T, K, channels, OC] as vec4s over o, or [G, T, channels, K, OC] where the taps are inside; T = ceil(OG/OC), channels are CG
+// rounded up. With flip, k counts from the last tap.
 // Convolution: w [O,CG,K]: strides OG*CG*K, CG*K, K. Transposed: w [C,OG,K]: strides CG*OG*K, K, OG*K.
 struct Params {
-    cg: u32, og: u32, taps: u32, blocks: u32,
+    cg: u32, og: u32, taps: u32, channels: u32,
     group_stride: u32, o_stride: u32, c_stride: u32, flip: u32,
-    tiles: u32, total: u32,
+    tiles: u32, total: u32, taps_inside: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> w: array<f32>;
@@ -26,10 +27,10 @@ fn main(
     }
     let o4 = index % {{ OC // 4 }}u * 4u;
     var rest = index / {{ OC // 4 }}u;
-    let c = rest % (params.blocks * 4u);
-    rest /= params.blocks * 4u;
-    let k = rest % params.taps;
-    rest /= params.taps;
+    let pair = rest % (params.channels * params.taps);
+    rest /= params.channels * params.taps;
+    let c = select(pair % params.channels, pair / params.taps, params.taps_inside == 1u);
+    let k = select(pair / params.channels, pair % params.taps, params.taps_inside == 1u);
     let o = rest % params.tiles * {{ OC }}u + o4;
     let g = rest / params.tiles;
     let tap = select(k, params.taps - 1u - k, params.flip == 1u);

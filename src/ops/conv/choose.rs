@@ -8,7 +8,7 @@ use crate::profile::Profile;
 use super::problem::Problem;
 use super::subgroup::{Copy, Gemm, WeightLayout};
 use super::winograd::Winograd;
-use super::{ConvKernel, depthwise, direct, winograd};
+use super::{ConvKernel, depthwise, direct, few, winograd};
 
 /// The kernels that can take the problem, best first by rule.
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
@@ -30,6 +30,9 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
     // A tile of output channels that is mostly empty, as for a depthwise problem, costs more than the direct kernel.
     let direct_at = if p.og() < 4 { 0 } else { list.len() };
     list.insert(direct_at, ConvKernel::Direct);
+    if few::fits(p, profile) {
+        list.insert(if few::pays(p) { 0 } else { list.len() }, ConvKernel::FewChannels);
+    }
     if depthwise::fits(p, profile) {
         list.insert(0, ConvKernel::Depthwise);
     }
@@ -50,6 +53,7 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvKernel, profile
     let (pack, steps, scratch) = match kernel {
         ConvKernel::Auto | ConvKernel::Direct => (None, direct::steps(p, epilogue, profile)?, Vec::new()),
         ConvKernel::Depthwise => (None, depthwise::steps(p, epilogue, profile), Vec::new()),
+        ConvKernel::FewChannels => (Some(few::pack(p)), few::steps(p, epilogue, profile), Vec::new()),
         ConvKernel::Winograd | ConvKernel::WinogradF4 => {
             let winograd = Winograd::new(p, if kernel == ConvKernel::Winograd { 2 } else { 4 });
             let (steps, scratch) = winograd.steps(profile, epilogue);

@@ -3,6 +3,7 @@
 pub(crate) mod choose;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
+pub(crate) mod few;
 pub(crate) mod problem;
 pub(crate) mod subgroup;
 pub(crate) mod winograd;
@@ -40,6 +41,9 @@ pub enum ConvKernel {
     Pointwise,
     /// One input channel a group: rolling rows, kernels 3x3, 5x5, 7x7 and 3, 5, 7 along one axis, strides 1 and 2.
     Depthwise,
+    /// At most four input channels a group, as in a network's first layer, rows of 3, 5 or 7 taps, stride 1 or 2 along them; adapters
+    /// whose subgroup size is fixed.
+    FewChannels,
     /// 3x3 of stride and dilation 1 by Winograd's F(2x2, 3x3): 2.25 times fewer multiplications; channels in multiples of four.
     Winograd,
     /// The same by F(4x4, 3x3), 4 times fewer, with a larger error: only with [`Conv::fast_math`].
@@ -54,6 +58,7 @@ impl ConvKernel {
             ConvKernel::Subgroup => "subgroup",
             ConvKernel::Pointwise => "pointwise",
             ConvKernel::Depthwise => "depthwise",
+            ConvKernel::FewChannels => "few channels",
             ConvKernel::Winograd => "winograd",
             ConvKernel::WinogradF4 => "winograd f4",
         }

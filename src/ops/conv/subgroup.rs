@@ -40,9 +40,9 @@ params! {
 params! {
     /// `Params` of `conv/pack.wgsl`.
     pub struct PackParams {
-        cg: u32, og: u32, taps: u32, blocks: u32,
+        cg: u32, og: u32, taps: u32, channels: u32,
         group_stride: u32, o_stride: u32, c_stride: u32, flip: u32,
-        tiles: u32, total: u32,
+        tiles: u32, total: u32, taps_inside: u32,
     }
 }
 
@@ -169,13 +169,14 @@ impl Gemm {
             cg: self.cg(),
             og: self.og(),
             taps,
-            blocks: self.blocks(),
+            channels: self.blocks() * 4,
             group_stride: layout.group,
             o_stride: layout.output,
             c_stride: layout.input,
             flip: layout.flip.into(),
             tiles,
             total,
+            taps_inside: 0,
         };
         let key = [tile, self.cg(), self.og(), taps, layout.group, layout.output, layout.input, layout.flip.into()];
         let step = Step {
