@@ -103,36 +103,46 @@ fn main(
     let y_at = (n * params.og * params.groups + o_first) * out_plane + u32(q_h * params.out_w + q_w) - params.y_base;
     let stored = live & (quad < params.quads);
     let columns = min(params.out_w - q_w, 4);
-    // Without a bias the buffer is a few zeros, of which the first is read. Each lane loads that of other channels and hands it round.
+    // Without a bias the buffer is a few zeros, of which the first is read. Lanes 0 to 3 load those of four channels each.
     let bias_at = select(0u, o_first, params.has_bias == 1u);
     let bias_last = select(0u, outputs - 1u, params.has_bias == 1u);
-//% for part in range((OC + LANES - 1) // LANES)
-    let bias{{ part }} = bias[bias_at + min(lane + {{ part * LANES }}u, bias_last)];
+    let bias4 = vec4<f32>(
+//% for j in range(4)
+        bias[bias_at + min(lane * 4u + {{ j }}u, bias_last)],
 //% endfor
+    );
     var exponent = vec4<u32>();
-//% for o in range(OC)
-    exponent = max(exponent, exponent_bits(sum{{ o }}));
-    var value{{ o }} = sum{{ o }} + vec4<f32>(subgroupBroadcast(bias{{ o // LANES }}, {{ o % LANES }}u));
-    let at{{ o }} = y_at + {{ o }}u * out_plane;
-    if (stored & ({{ o }}u < outputs)) {
+    // Four outputs a round, the others then moved down: written out for all, the stores would be most of the shader's length and take
+    // most of its compilation.
+    for (var o = 0u; o < outputs; o += 4u) {
+        let shift = subgroupShuffle(bias4, o / 4u);
+//% for j in range(4)
+        exponent = max(exponent, exponent_bits(sum{{ j }}));
+        var value{{ j }} = sum{{ j }} + vec4<f32>(shift[{{ j }}]);
+        let at{{ j }} = y_at + (o + {{ j }}u) * out_plane;
+        if (stored & (o + {{ j }}u < outputs)) {
 //% if VEC_Y
 //% if RESIDUAL
-        value{{ o }} += residual[at{{ o }} / 4u];
+            value{{ j }} += residual[at{{ j }} / 4u];
 //% endif
-        y[at{{ o }} / 4u] = activate(value{{ o }}, params.activation, params.slope);
+            y[at{{ j }} / 4u] = activate(value{{ j }}, params.activation, params.slope);
 //% else
 //% if RESIDUAL
-        for (var p = 0; p < columns; p++) {
-            value{{ o }}[p] += residual[at{{ o }} + u32(p)];
-        }
+            for (var p = 0; p < columns; p++) {
+                value{{ j }}[p] += residual[at{{ j }} + u32(p)];
+            }
 //% endif
-        let result{{ o }} = activate(value{{ o }}, params.activation, params.slope);
-        for (var p = 0; p < columns; p++) {
-            y[at{{ o }} + u32(p)] = result{{ o }}[p];
-        }
+            let result{{ j }} = activate(value{{ j }}, params.activation, params.slope);
+            for (var p = 0; p < columns; p++) {
+                y[at{{ j }} + u32(p)] = result{{ j }}[p];
+            }
 //% endif
-    }
+        }
 //% endfor
+//% for o in range(OC - 4)
+        sum{{ o }} = sum{{ o + 4 }};
+//% endfor
+    }
     if (stored & any(exponent == vec4<u32>(0x7f800000u))) {
         for (var i = 0u; i < outputs * u32(columns); i++) {
             let o = i / u32(columns);

@@ -146,8 +146,11 @@ fn main(
                 var x_at{{ p }} = select(params.zero, (n{{ p }} * params.groups + g) * params.blocks * plane + at{{ p }}, inside{{ p }});
                 let x_step{{ p }} = select(0u, plane, inside{{ p }});
 //% endfor
+                // A tap that lies in the padding for the whole tile is left out: with a large dilation that is every third or second.
+                let any_inside = subgroupAny(inside0 | inside1 | inside2 | inside3);
+                let blocks = select(0u, params.blocks, any_inside);
 //% endif
-                for (var b = 0u; b < params.blocks * {{ 4 // STEP }}u; b++) {
+                for (var b = 0u; b < {{ "params.blocks * 2u" if PLANAR else "blocks" }}; b++) {
 //% if PLANAR
 //% for c in range(STEP)
                     let x{{ c }} = x[x_at + {{ c }}u * (plane / 4u)];
@@ -192,48 +195,63 @@ fn main(
     let y_at{{ p }} = (n{{ p }} * channels + g * params.og + o_first) * out_plane
         + u32((q_d{{ p }} * params.out_h + q_h{{ p }}) * params.out_w + q_w{{ p }}) - params.y_base;
 //% endfor
-    // Without a bias the buffer is a few zeros, of which the first is read. Each lane loads that of other channels and hands it round.
+    // Without a bias the buffer is a few zeros, of which the first is read. Each lane loads those of four other channels.
+    let outputs = min(params.og - o_first, {{ OC }}u);
     let bias_at = select(0u, g * params.og + o_first, params.has_bias == 1u);
-    let bias_last = select(0u, params.og - o_first - 1u, params.has_bias == 1u);
-//% for part in range((OC + S - 1) // S)
-    let bias{{ part }} = bias[bias_at + min(lane + {{ part * S }}u, bias_last)];
+    let bias_last = select(0u, outputs - 1u, params.has_bias == 1u);
+//% for part in range((OC // 4 + S - 1) // S)
+    let bias{{ part }} = vec4<f32>(
+//% for j in range(4)
+        bias[bias_at + min((lane + {{ part * S }}u) * 4u + {{ j }}u, bias_last)],
 //% endfor
-//% for o in range(OC)
-    let at{{ o }} = {% if VEC %}(y_at0 + {{ o }}u * out_plane) / 4u{% else %}{{ o }}u * out_plane{% endif %};
-    let stored{{ o }} = o_first + {{ o }}u < params.og;
-    let biased{{ o }} = sum{{ o }} + vec4<f32>(subgroupBroadcast(bias{{ o // S }}, {{ o % S }}u));
+    );
+//% endfor
+    var exponent = vec4<u32>();
+    // Four outputs a round, the others then moved down: written out for all, the stores would be most of the shader's length and take
+    // most of its compilation (4.5 times less so, llvmpipe).
+    for (var o = 0u; o < outputs; o += 4u) {
+        var shift = subgroupShuffle(bias0, o / 4u % {{ S }}u);
+//% for part in range(1, (OC // 4 + S - 1) // S)
+        shift = select(shift, subgroupShuffle(bias{{ part }}, o / 4u % {{ S }}u), o >= {{ part * S * 4 }}u);
+//% endfor
+//% for j in range(4)
+        let o{{ j }} = o + {{ j }}u;
+        exponent = max(exponent, exponent_bits(sum{{ j }}));
+        let biased{{ j }} = sum{{ j }} + vec4<f32>(shift[{{ j }}]);
 //% if VEC
+        let at{{ j }} = (y_at0 + o{{ j }} * out_plane) / 4u;
 //% if RESIDUAL
-    let result{{ o }} = activate(biased{{ o }} + residual[at{{ o }}], params.activation, params.slope);
+        let result{{ j }} = activate(biased{{ j }} + residual[at{{ j }}], params.activation, params.slope);
 //% else
-    let result{{ o }} = activate(biased{{ o }}, params.activation, params.slope);
+        let result{{ j }} = activate(biased{{ j }}, params.activation, params.slope);
 //% endif
-    if (store0 & stored{{ o }}) {
-        y[at{{ o }}] = result{{ o }};
-    }
+        if (store0 & (o{{ j }} < outputs)) {
+            y[at{{ j }}] = result{{ j }};
+        }
 //% else
+        let at{{ j }} = o{{ j }} * out_plane;
 //% if RESIDUAL
-    let more{{ o }} = vec4<f32>(residual[y_at0 + at{{ o }}], residual[y_at1 + at{{ o }}], residual[y_at2 + at{{ o }}], residual[y_at3 + at{{ o }}]);
-    let result{{ o }} = activate(biased{{ o }} + more{{ o }}, params.activation, params.slope);
+        let more{{ j }} = vec4<f32>(residual[y_at0 + at{{ j }}], residual[y_at1 + at{{ j }}], residual[y_at2 + at{{ j }}], residual[y_at3 + at{{ j }}]);
+        let result{{ j }} = activate(biased{{ j }} + more{{ j }}, params.activation, params.slope);
 //% else
-    let result{{ o }} = activate(biased{{ o }}, params.activation, params.slope);
+        let result{{ j }} = activate(biased{{ j }}, params.activation, params.slope);
 //% endif
 //% for p in range(4)
-    if (store{{ p }} & stored{{ o }}) {
-        y[y_at{{ p }} + at{{ o }}] = result{{ o }}[{{ p }}];
-    }
+        if (store{{ p }} & (o{{ j }} < outputs)) {
+            y[y_at{{ p }} + at{{ j }}] = result{{ j }}[{{ p }}];
+        }
 //% endfor
 //% endif
 //% endfor
+//% for o in range(OC - 4)
+        sum{{ o }} = sum{{ o + 4 }};
+//% endfor
+    }
 //% if not PLANAR
 
-    var exponent = vec4<u32>();
-//% for o in range(OC)
-    exponent = max(exponent, exponent_bits(sum{{ o }}));
-//% endfor
     if (any(exponent == vec4<u32>(0x7f800000u))) {
         // One loop over outputs and positions, everything computed anew: written out it would double the length of the shader.
-        for (var i = 0u; i < 4u * min({{ OC }}u, params.og - o_first); i++) {
+        for (var i = 0u; i < 4u * outputs; i++) {
             let o = i / 4u;
             let flat = first + i % 4u;
             let n = flat / part_positions;
