@@ -121,7 +121,9 @@ fn main(
 //% for o in range(OC)
     var sum{{ o }} = vec4<f32>();
 //% endfor
-    let w_lane = min(lane, {{ [OC // 4, S] | min - 1 }}u);
+//% for part in range((OC // 4 + S - 1) // S)
+    let w_lane{{ part }} = min(lane + {{ part * S }}u, {{ OC // 4 - 1 }}u);
+//% endfor
     let w_tile = (g * params.tiles + tile) * u32(params.k_d * params.k_h * params.k_w);
 
     for (var t_d = 0; t_d < taps_d.y; t_d++) {
@@ -131,7 +133,7 @@ fn main(
                 let k_h = taps_h.x + t_h * params.k_step_h;
                 let k_w = taps_w.x + t_w * params.k_step_w;
                 let k = u32((k_d * params.k_h + k_h) * params.k_w + k_w);
-                var w_at = (w_tile + k) * params.blocks * {{ OC }}u + w_lane;
+                var w_at = (w_tile + k) * params.blocks * {{ OC }}u;
 //% if PLANAR
                 var x_at = (n0 * params.groups + g) * params.cg * (plane / 4u) + u32(j0) / 4u;
 //% else
@@ -167,7 +169,7 @@ fn main(
 //% endif
 //% for c in range(STEP)
 //% for part in range((OC // 4 + S - 1) // S)
-                    let w{{ c }}_{{ part }} = w[w_at + {{ c * (OC // 4) + part * S }}u];
+                    let w{{ c }}_{{ part }} = w[w_at + {{ c * (OC // 4) }}u + w_lane{{ part }}];
 //% endfor
 //% endfor
                     // All channels of the step for one output, then the next: each sum is loaded and stored once a step.
