@@ -9,6 +9,7 @@ use wgconv::{AdapterClass, Gpu};
 
 use super::common::{Error, Result, describe, progress, time};
 use super::measure::{Measurement, on_gpu, on_reference};
+use super::roofline::{Floor, Peaks};
 use super::table::{Layer, Problem, Tier, read_table};
 
 /// What to measure and how.
@@ -19,6 +20,8 @@ pub struct Request {
     pub filter: String,
     pub repeat: usize,
     pub check: bool,
+    /// A file that the example `peaks` wrote.
+    pub peaks: Option<PathBuf>,
     pub json: Option<PathBuf>,
 }
 
@@ -41,11 +44,14 @@ struct Row {
     gb_per_s: f64,
     max_error: Option<f64>,
     error_bound: Option<f64>,
+    #[serde(flatten)]
+    floor: Option<Floor>,
 }
 
 /// Measures the layers and writes the table; on the CPU reference where there is no GPU. Gives the number of layers that failed.
 pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Result<usize> {
     let all = read_table(request.table.as_deref())?;
+    let peaks = request.peaks.as_deref().map(Peaks::read).transpose()?;
     let software = gpu.is_none_or(|gpu| gpu.profile().class == AdapterClass::Cpu);
     let wanted = |layer: &&Layer| {
         // A software adapter would take minutes for each layer of the GPU's tier.
@@ -75,7 +81,7 @@ pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Res
         layers: Vec::new(),
     };
     say(out, &info.map_or("CPU reference".into(), |info| describe(&info)))?;
-    say(out, &head())?;
+    say(out, &(head() + if peaks.is_some() { "     floor bound by   reached" } else { "" }))?;
     let bar = progress(chosen.len() as u64);
     let mut failed = 0;
     for layer in chosen {
@@ -90,7 +96,8 @@ pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Res
         let line = match measured {
             Ok((problem, measurement)) => {
                 failed += usize::from(measurement.check.as_ref().is_some_and(|check| !check.passed));
-                let row = Row::new(layer, &problem, &measurement);
+                let floor = peaks.as_ref().map(|peaks| peaks.floor(problem.flops, problem.least_bytes));
+                let row = Row::new(layer, &problem, &measurement, floor);
                 let line = row.line(&measurement);
                 report.layers.push(row);
                 line
@@ -125,7 +132,7 @@ fn head() -> String {
 }
 
 impl Row {
-    fn new(layer: &Layer, problem: &Problem, measurement: &Measurement) -> Self {
+    fn new(layer: &Layer, problem: &Problem, measurement: &Measurement, floor: Option<Floor>) -> Self {
         // The rates are the kernel's where its time is known.
         let seconds = measurement.kernel_ms.unwrap_or(measurement.wall_ms) / 1e3;
         Self {
@@ -139,6 +146,7 @@ impl Row {
             gb_per_s: problem.least_bytes / seconds / 1e9,
             max_error: measurement.check.as_ref().map(|check| check.error),
             error_bound: measurement.check.as_ref().map(|check| check.bound),
+            floor,
         }
     }
 
@@ -154,6 +162,10 @@ impl Row {
             "{:26} {:14} {:10} {first:>9} {wall:>9} {kernel:>9} {:>9.1} {:>7.2}  {check}",
             self.name, self.op, self.kernel, self.gflops, self.gb_per_s
         );
+        if let Some(floor) = &self.floor {
+            let reached = floor.floor_ms / self.kernel_ms.unwrap_or(self.wall_ms) * 100.0;
+            line += &format!(" {:>9} {:10} {reached:5.1} %", ms(floor.floor_ms), floor.bound_by);
+        }
         if let Some(check) = measurement.check.as_ref().filter(|check| !check.passed) {
             line += &format!("  FAIL at {:?}: got {}, want {}", check.index, check.got, check.want);
         }

@@ -19,6 +19,7 @@ pub(crate) mod measure;
 #[path = "../verify/operation.rs"]
 #[allow(dead_code)]
 pub(crate) mod operation;
+pub(crate) mod roofline;
 pub(crate) mod table;
 
 /// Measures the layers of a table on the GPU and compares every result with the CPU reference.
@@ -47,6 +48,10 @@ struct Options {
     /// Calls to take the median of.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     repeat: u16,
+    /// What the example `peaks` wrote with --json: adds the least time that the operations and the least bytes would take at those
+    /// peaks, which of the two it is, and how much of it is reached.
+    #[arg(long, value_name = "FILE")]
+    peaks: Option<PathBuf>,
     /// Leave out the comparison with the CPU reference.
     #[arg(long)]
     skip_check: bool,
@@ -64,6 +69,7 @@ fn run(options: Options) -> Result<()> {
         filter: options.filter,
         repeat: options.repeat.into(),
         check: !options.skip_check,
+        peaks: options.peaks,
         json: options.json,
     };
     match app::layers(&request, gpu.as_ref(), &mut std::io::stdout())? {

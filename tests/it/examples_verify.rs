@@ -158,7 +158,7 @@ fn wrong_metadata_and_shapes_are_failures_with_a_reason() {
 }
 
 fn request(table: Option<PathBuf>, filter: &str) -> Request {
-    Request { table, tier: None, filter: filter.into(), repeat: 2, check: true, json: None }
+    Request { table, tier: None, filter: filter.into(), repeat: 2, check: true, peaks: None, json: None }
 }
 
 #[test]
@@ -180,7 +180,13 @@ fn layers_are_measured_and_checked() {
     ];
     std::fs::write(&table, format!("{{\"cases\": [{}]}}", cases.join(", "))).expect("write");
     // A device of its own: what other tests record would be timed too.
-    let request = Request { json: Some(json.clone()), ..request(Some(table), "") };
+    let peaks = folder.join("peaks.json");
+    let peak = |unit: &str, median: f64| {
+        format!(r#"{{"name": "p", "unit": "{unit}", "min": 1, "median": {median}, "max": 9}}"#)
+    };
+    let some = [peak("GFLOP/s", 2.0), peak("GB/s", 0.5), peak("GFLOP/s", 4.0)].join(", ");
+    std::fs::write(&peaks, format!("{{\"peaks\": [{some}]}}")).expect("write");
+    let request = Request { json: Some(json.clone()), peaks: Some(peaks), ..request(Some(table), "") };
     let mut out = Vec::new();
     let failed = layers::app::layers(&request, Some(&open()), &mut out).expect("layers");
     let out = String::from_utf8(out).expect("text");
@@ -202,7 +208,22 @@ fn layers_are_measured_and_checked() {
         assert!(
             number("first_ms") > 0.0 && number("wall_ms") > 0.0 && number("gflops") > 0.0 && number("gb_per_s") > 0.0
         );
+        let seconds = row["kernel_ms"].as_f64().unwrap_or(number("wall_ms")) / 1e3;
+        let (compute, memory) = (number("gflops") * seconds / 4.0 * 1e3, number("gb_per_s") * seconds / 0.5 * 1e3);
+        assert!((number("floor_ms") / compute.max(memory) - 1.0).abs() < 1e-9, "{row}");
+        assert_eq!(row["bound_by"], if compute >= memory { "operations" } else { "bytes" }, "{row}");
         assert!(row["kernel_ms"].is_null() || number("kernel_ms") > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn peaks_that_are_none_are_refused() {
+    let path = folder("peaks").join("peaks.json");
+    for text in ["", "{}", "{\"peaks\": []}", "{\"peaks\": [{\"unit\": \"GB/s\", \"median\": 1}]}"] {
+        std::fs::write(&path, text).expect("write");
+        let request = Request { peaks: Some(path.clone()), ..request(None, "dcn_v1_paddle") };
+        let error = layers::app::layers(&request, None, &mut Vec::new()).expect_err("no peaks").to_string();
+        assert!(error.contains("peaks.json"), "{error}");
     }
 }
 
