@@ -46,6 +46,14 @@ pub enum Error {
         /// wgpu's reason.
         reason: String,
     },
+    /// A file that cannot be read, written or understood.
+    #[error("{}: {reason}", .path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The device's memory is exhausted.
     #[error("out of device memory: {reason}")]
     OutOfMemory {

@@ -4,11 +4,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
+use crate::pipeline_cache::PipelineCache;
 use crate::pool::Pool;
 use crate::profile::Profile;
 use crate::record::Recorder;
+use crate::tuning::{Tuner, Tuning};
 
 /// An open device with its kernels, its buffer pool and what is recorded for it. Clones are cheap and share all of it.
 ///
@@ -29,6 +32,7 @@ pub(crate) struct Inner {
     pub profile: Profile,
     pub pool: Pool,
     pub kernels: Kernels,
+    pub tuner: Tuner,
     pub recorder: Mutex<Recorder>,
     /// Uniform parameters of the dispatches of one submission.
     pub params: wgpu::Buffer,
@@ -84,21 +88,25 @@ impl Gpu {
     /// caller says so by [`Gpu::notify_lost`].
     ///
     /// Kernels with subgroup operations are chosen where the device has `Features::SUBGROUP`, kernel times are there with
-    /// `Features::TIMESTAMP_QUERY`.
+    /// `Features::TIMESTAMP_QUERY`. Nothing is measured and no file is read or written: [`GpuBuilder::wrap`] for more.
     ///
     /// # Errors
     /// What creating the first small buffers gives.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
-        Self::with(device, queue, Arc::default(), Arc::default())
+        Self::builder().cache(Cache::Off).wrap(device, queue)
     }
 
     fn with(
         device: wgpu::Device,
         queue: wgpu::Queue,
+        (tuning, cache): (Tuning, &Cache),
         lost: Arc<OnceLock<String>>,
         uncaught: Arc<Mutex<Option<Error>>>,
     ) -> Result<Self> {
         let profile = Profile::of(&device);
+        let folder = cache.folder();
+        let tuner = Tuner::open(tuning, &device.adapter_info(), folder.as_deref())?;
+        let cache = folder.map(|folder| PipelineCache::open(&device, &folder)).unwrap_or_default();
         let (params, nothing) = scoped(&device, |device| {
             let buffer = |label, size, usage| {
                 let usage = usage | wgpu::BufferUsages::COPY_DST;
@@ -117,7 +125,8 @@ impl Gpu {
             queue,
             profile,
             pool: Pool::default(),
-            kernels: Kernels::default(),
+            kernels: Kernels::new(cache),
+            tuner,
             recorder: Mutex::default(),
             params,
             nothing,
@@ -173,6 +182,16 @@ impl Gpu {
     /// Tells that a device handed to [`Gpu::from_wgpu`] is lost: every later call gives [`Error::DeviceLost`].
     pub fn notify_lost(&self, reason: &str) {
         let _ = self.0.lost.set(reason.to_string());
+    }
+
+    /// Writes the compiled pipelines into a file of the [`Cache`], from which the next process takes them. This happens by itself where
+    /// the last handle is dropped and something was compiled; an application that ends otherwise calls it. Nothing happens where the
+    /// cache is off, or the adapter has none: only Vulkan does, and some drivers keep all that they compile by themselves.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the file cannot be written.
+    pub fn save_pipeline_cache(&self) -> Result<()> {
+        self.0.kernels.cache.save()
     }
 
     /// Frees the buffers that wait in the pool.
@@ -266,12 +285,15 @@ impl Drop for Inner {
         // Somebody may hold a buffer that was handed out and wait for what is recorded to reach it.
         let mut recorder = std::mem::take(self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner));
         let _ = recorder.flush(self);
+        if self.kernels.pipelines_created.load(Ordering::Relaxed) > 0 && self.lost.get().is_none() {
+            let _ = self.kernels.cache.save();
+        }
     }
 }
 
 /// Runs `f` under error scopes. Their results are there at once on native; the web gives errors to the handler instead, since
 /// nothing may block there.
-fn scoped<T>(device: &wgpu::Device, f: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+pub(crate) fn scoped<T>(device: &wgpu::Device, f: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
     #[cfg(target_arch = "wasm32")]
     return Ok(f(device));
     #[cfg(not(target_arch = "wasm32"))]
@@ -303,6 +325,8 @@ pub struct GpuBuilder {
     power: wgpu::PowerPreference,
     limits: Option<wgpu::Limits>,
     features: Option<wgpu::Features>,
+    tuning: Tuning,
+    cache: Cache,
 }
 
 impl Default for GpuBuilder {
@@ -314,6 +338,8 @@ impl Default for GpuBuilder {
             power: wgpu::PowerPreference::HighPerformance,
             limits: None,
             features: None,
+            tuning: Tuning::default(),
+            cache: Cache::default(),
         }
     }
 }
@@ -325,8 +351,8 @@ impl GpuBuilder {
         self
     }
 
-    /// The part of a name that the environment variable `WGCONV_ADAPTER` holds, if it does. The library reads the environment
-    /// only where this is called.
+    /// The part of a name that the environment variable `WGCONV_ADAPTER` holds, if it does. The library reads it only where this is
+    /// called.
     pub fn adapter_from_env(mut self) -> Self {
         if let Some(name) = std::env::var("WGCONV_ADAPTER").ok().filter(|name| !name.is_empty()) {
             self.adapter = Some(name);
@@ -352,7 +378,20 @@ impl GpuBuilder {
         self
     }
 
-    /// The features to open the device with where the adapter has them; subgroups and timestamps unless told.
+    /// How kernels are chosen where none is asked for by name; by rules unless told.
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+
+    /// Where compiled pipelines and measurements are kept; in the user's cache folder unless told.
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// The features to open the device with where the adapter has them; subgroups, timestamps and, unless the cache is off, the
+    /// pipeline cache unless told.
     pub fn features(mut self, features: wgpu::Features) -> Self {
         self.features = Some(features);
         self
@@ -399,10 +438,12 @@ impl GpuBuilder {
     /// Opens it.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] where none matches, [`Error::NoDevice`] where the adapter has less than the limits asked for.
+    /// [`Error::NoAdapter`] where none matches, [`Error::NoDevice`] where the adapter has less than the limits asked for,
+    /// [`Error::File`] for a [`Tuning::File`] that cannot be read or holds something else.
     pub async fn build(self) -> Result<Gpu> {
         let adapter = self.find().await?;
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        wanted.set(wgpu::Features::PIPELINE_CACHE, self.cache.folder().is_some());
         let required_features = adapter.features() & self.features.unwrap_or(wanted);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgconv"),
@@ -422,7 +463,16 @@ impl GpuBuilder {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             error_sink.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
         }));
-        Gpu::with(device, queue, lost, uncaught)
+        Gpu::with(device, queue, (self.tuning, &self.cache), lost, uncaught)
+    }
+
+    /// [`Gpu::from_wgpu`] with what was chosen of tuning and cache; the rest is as the caller opened the device. Compiled pipelines are
+    /// kept where it has `Features::PIPELINE_CACHE`.
+    ///
+    /// # Errors
+    /// As [`Gpu::from_wgpu`], and [`Error::File`] as [`GpuBuilder::build`].
+    pub fn wrap(self, device: wgpu::Device, queue: wgpu::Queue) -> Result<Gpu> {
+        Gpu::with(device, queue, (self.tuning, &self.cache), Arc::default(), Arc::default())
     }
 
     /// [`GpuBuilder::build`], waiting for it.

@@ -8,7 +8,8 @@ use minijinja::{Environment, syntax::SyntaxConfig};
 
 use crate::error::{Error, Result};
 use crate::gpu::Inner;
-use crate::plan::{Instance, PARAMS_BYTES};
+use crate::pipeline_cache::PipelineCache;
+use crate::plan::{Binding, Instance, PARAMS_BYTES};
 use crate::shaders::SHADERS;
 
 /// Bind groups kept at most; beyond, all are dropped and made anew as they are needed.
@@ -35,9 +36,14 @@ pub(crate) struct Bound<'a> {
 /// Signature, then buffer, offset / 4 and size / 4 of each binding.
 type BindKey = (u32, [(u32, u32, u32); 8]);
 
+/// Where a kernel is once it is compiled: who waits for one does not hold up those who want another.
+type Place = Arc<Mutex<Option<Arc<Kernel>>>>;
+
 #[derive(Default)]
 pub(crate) struct Kernels {
-    kernels: Mutex<HashMap<(Instance, u32), Arc<Kernel>>>,
+    kernels: Mutex<HashMap<(Instance, u32), Place>>,
+    /// Compiled pipelines of earlier processes.
+    pub cache: PipelineCache,
     layouts: Mutex<HashMap<u32, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
     bind_groups: Mutex<HashMap<BindKey, wgpu::BindGroup>>,
     pub pipelines_created: AtomicU64,
@@ -69,17 +75,27 @@ pub(crate) fn render(instance: &Instance) -> Result<String> {
 }
 
 impl Kernels {
-    /// The kernel of an instance whose storage bindings are written where `writes` says.
-    pub fn get(&self, gpu: &Inner, instance: &Instance, writes: impl Iterator<Item = bool>) -> Result<Arc<Kernel>> {
-        let mut signature = 1u32;
-        for write in writes {
-            signature = signature << 1 | u32::from(write);
-        }
-        let key = (*instance, signature);
-        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = kernels.get(&key) {
+    pub fn new(cache: PipelineCache) -> Self {
+        Self { cache, ..Self::default() }
+    }
+
+    /// The kernel of an instance whose storage bindings are written where `bindings` say.
+    pub fn get(&self, gpu: &Inner, instance: &Instance, bindings: &[Binding]) -> Result<Arc<Kernel>> {
+        let signature = bindings.iter().fold(1u32, |bits, binding| bits << 1 | u32::from(binding.write));
+        let place = {
+            let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+            kernels.entry((*instance, signature)).or_default().clone()
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*place {
             return Ok(kernel.clone());
         }
+        let kernel = Arc::new(self.compile(gpu, instance, signature)?);
+        *place = Some(kernel.clone());
+        Ok(kernel)
+    }
+
+    fn compile(&self, gpu: &Inner, instance: &Instance, signature: u32) -> Result<Kernel> {
         let source = render(instance)?;
         let (layout, pipeline_layout) = self.layout(gpu, signature)?;
         let label = instance.to_string();
@@ -98,13 +114,11 @@ impl Kernels {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
                 },
-                cache: None,
+                cache: self.cache.raw(),
             })
         })?;
         self.pipelines_created.fetch_add(1, Ordering::Relaxed);
-        let kernel = Arc::new(Kernel { instance: *instance, pipeline, layout, signature });
-        kernels.insert(key, kernel.clone());
-        Ok(kernel)
+        Ok(Kernel { instance: *instance, pipeline, layout, signature })
     }
 
     fn layout(&self, gpu: &Inner, signature: u32) -> Result<(wgpu::BindGroupLayout, wgpu::PipelineLayout)> {

@@ -26,6 +26,7 @@
 //! An application that has a `wgpu::Device` shares it by [`Gpu::from_wgpu`], wraps its buffers by [`Tensor::from_buffer`] and encodes into its own
 //! command encoder.
 
+mod cache;
 mod error;
 mod gpu;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod instances;
 mod kernel;
 mod ops;
 mod params;
+mod pipeline_cache;
 mod plan;
 mod pool;
 mod profile;
@@ -42,7 +44,9 @@ pub mod reference;
 mod run;
 mod shaders;
 mod tensor;
+mod tuning;
 
+pub use cache::Cache;
 pub use error::{Error, Result};
 pub use gpu::{Counters, Gpu, GpuBuilder};
 pub use ops::activation::Activation;
@@ -66,6 +70,7 @@ pub use profile::{AdapterClass, Profile};
 pub use record::KernelTime;
 pub use run::Encoded;
 pub use tensor::Tensor;
+pub use tuning::Tuning;
 
 pub use ndarray;
 pub use wgpu;

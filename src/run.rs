@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::kernel::{Bound, Kernel, Kernels};
@@ -159,8 +161,7 @@ impl Call<'_> {
 
     fn bind<'b>(&'b self, step: &Step, buffers: &'b Buffers, out: &'b Tensor) -> Result<(Arc<Kernel>, Vec<Bound<'b>>)> {
         let gpu = &self.gpu.0;
-        let writes = step.bindings.iter().map(|binding| binding.write);
-        let kernel = gpu.kernels.get(gpu, &step.instance, writes)?;
+        let kernel = gpu.kernels.get(gpu, &step.instance, &step.bindings)?;
         let bound = step.bindings.iter().map(|binding| {
             let (buffer, whole) = match binding.slot {
                 Slot::Arg(i) => match self.args[i].1 {
@@ -207,4 +208,12 @@ pub(crate) fn prepare(weight: &Tensor, plan: &Plan) -> Result<Tensor> {
     let plan = Plan { scratch: Vec::new(), steps: Vec::new(), ..plan.clone() };
     Call { gpu: weight.gpu().clone(), plan, args: &args }.record(&weight)?;
     Ok(weight)
+}
+
+/// Compiles what the plan dispatches and nobody has needed yet, several kernels at a time.
+pub(crate) fn warm_up(gpu: &Gpu, plan: &Plan) -> Result<()> {
+    let inner = &gpu.0;
+    let steps: Vec<&Step> = plan.all_steps().collect();
+    steps.par_iter().try_for_each(|step| inner.kernels.get(inner, &step.instance, &step.bindings).map(drop))?;
+    Ok(())
 }

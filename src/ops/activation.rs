@@ -25,6 +25,7 @@
 //! at most 2.85 in that of `t`, which is off by 3.5 ulp, and 3 ulp for the rest. Gelu by tanh has `z` right to 2.5 ulp.
 
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Instance, Params, Plan, Slot, Step};
@@ -157,6 +158,14 @@ impl Activation {
         let gpu = input.gpu().clone();
         let plan = self.plan(gpu.profile(), input.shape())?;
         run(Call { gpu, plan, args: &[("input", Some(input))] })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
+    ///
+    /// # Errors
+    /// As [`Activation::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize]) -> Result<()> {
+        crate::run::warm_up(gpu, &self.plan(gpu.profile(), input)?)
     }
 
     /// Records the activation of every element; the output has the input's shape.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::same_gpu;
 use crate::ops::window::{window, window_elements};
@@ -247,6 +248,14 @@ macro_rules! binary {
                 let gpu = a.gpu().clone();
                 let plan = self.plan(gpu.profile(), a.shape(), b.shape())?;
                 run(Call { gpu, plan, args: &args })
+            }
+
+            /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
+            ///
+            /// # Errors
+            /// As [`Self::plan`], and errors of the device.
+            pub fn warm_up(&self, gpu: &Gpu, a: &[usize], b: &[usize]) -> Result<()> {
+                crate::run::warm_up(gpu, &self.plan(gpu.profile(), a, b)?)
             }
 
             /// Records the operator.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::conv::problem::{Problem, expect_shape};
 use crate::ops::conv::{Conv1d, ConvKernel, choose};
@@ -13,6 +14,7 @@ use crate::plan::{Binding, Instance, Params, Plan, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
 use crate::run::{Call, Encoded};
 use crate::tensor::{Tensor, byte_count};
+use crate::tuning::{self, Tunable};
 
 const OP: &str = "linear";
 
@@ -158,23 +160,16 @@ impl Linear {
     /// As [`Linear::output_shape`], where the kernel asked for cannot take the problem, and [`Error::TooLarge`] where a binding of the
     /// adapter cannot hold one row.
     pub fn plan(&self, profile: &Profile, input: &[usize], weight: &[usize]) -> Result<Plan> {
-        self.plan_sizes(profile, &Sizes::new(input, weight)?, false)
+        choose_plan(&Sizes::new(input, weight)?, &self.epilogue(false), self.kernel, profile)
     }
 
-    fn plan_sizes(&self, profile: &Profile, sizes: &Sizes, has_bias: bool) -> Result<Plan> {
-        let offered = candidates(sizes, profile)?;
-        let epilogue = Epilogue { has_bias, has_residual: self.residual.is_some(), activation: self.activation };
-        let kernel = if self.kernel == LinearKernel::Auto { offered[0] } else { self.kernel };
-        if !offered.contains(&kernel) {
-            let expected = format!("one that can take the problem on this adapter: {offered:?}");
-            return Err(Error::invalid(OP, "kernel", expected, format!("{kernel:?}")));
-        }
-        if kernel == LinearKernel::Subgroup {
-            return choose::plan(&sizes.pointwise()?, &epilogue, ConvKernel::Subgroup, profile);
-        }
-        let steps = dot_steps(sizes, &epilogue, profile)?;
-        let output = sizes.output_shape.clone();
-        Ok(Plan { op: OP, kernel: "dot", output, pack: None, scratch: Vec::new(), steps })
+    fn epilogue(&self, has_bias: bool) -> Epilogue {
+        Epilogue { has_bias, has_residual: self.residual.is_some(), activation: self.activation }
+    }
+
+    /// The plan of a call on this device: as [`Linear::plan`], or by what was measured there.
+    fn tuned(&self, gpu: &Gpu, sizes: &Sizes, has_bias: bool) -> Result<Plan> {
+        tuning::plan(gpu, &Asked { sizes, epilogue: self.epilogue(has_bias) }, self.kernel)
     }
 
     fn with_call<T>(
@@ -189,8 +184,17 @@ impl Linear {
         expect_shape(OP, "residual", residual.map(Tensor::shape), &sizes.output_shape)?;
         same_gpu(OP, &args)?;
         let gpu = input.gpu().clone();
-        let plan = self.plan_sizes(gpu.profile(), &sizes, bias.is_some())?;
+        let plan = self.tuned(&gpu, &sizes, bias.is_some())?;
         run(Call { gpu, plan, args: &args })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing. Under
+    /// [`Tuning::Measure`](crate::Tuning::Measure) they are chosen here.
+    ///
+    /// # Errors
+    /// As [`Linear::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize], weight: &[usize], has_bias: bool) -> Result<()> {
+        crate::run::warm_up(gpu, &self.tuned(gpu, &Sizes::new(input, weight)?, has_bias)?)
     }
 
     /// Records the layer.
@@ -229,8 +233,72 @@ impl Linear {
     /// # Errors
     /// As [`Linear::forward`].
     pub fn prepare(&self, weight: &Tensor, input: &[usize]) -> Result<Tensor> {
-        let plan = self.plan(weight.gpu().profile(), input, weight.shape())?;
+        let plan = self.tuned(weight.gpu(), &Sizes::new(input, weight.shape())?, false)?;
         crate::run::prepare(weight, &plan)
+    }
+}
+
+/// The plan of a problem with the kernel asked for, or the best.
+fn choose_plan(sizes: &Sizes, epilogue: &Epilogue, kernel: LinearKernel, profile: &Profile) -> Result<Plan> {
+    let offered = candidates(sizes, profile)?;
+    let kernel = if kernel == LinearKernel::Auto { offered[0] } else { kernel };
+    if !offered.contains(&kernel) {
+        let expected = format!("one that can take the problem on this adapter: {offered:?}");
+        return Err(Error::invalid(OP, "kernel", expected, format!("{kernel:?}")));
+    }
+    if kernel == LinearKernel::Subgroup {
+        return choose::plan(&sizes.pointwise()?, epilogue, ConvKernel::Subgroup, profile);
+    }
+    let steps = dot_steps(sizes, epilogue, profile)?;
+    let output = sizes.output_shape.clone();
+    Ok(Plan { op: OP, kernel: "dot", output, pack: None, scratch: Vec::new(), steps })
+}
+
+/// A call whose kernel is to be chosen.
+struct Asked<'a> {
+    sizes: &'a Sizes,
+    epilogue: Epilogue,
+}
+
+impl Tunable for Asked<'_> {
+    type Kernel = LinearKernel;
+    const AUTO: LinearKernel = LinearKernel::Auto;
+    const REFERENCE: LinearKernel = LinearKernel::Dot;
+
+    fn name(kernel: LinearKernel) -> &'static str {
+        match kernel {
+            LinearKernel::Auto => "auto",
+            LinearKernel::Dot => "dot",
+            LinearKernel::Subgroup => "subgroup",
+        }
+    }
+
+    fn candidates(&self, profile: &Profile) -> Result<Vec<LinearKernel>> {
+        candidates(self.sizes, profile)
+    }
+
+    fn plan(&self, kernel: LinearKernel, profile: &Profile) -> Result<Plan> {
+        choose_plan(self.sizes, &self.epilogue, kernel, profile)
+    }
+
+    fn key(&self) -> String {
+        let Sizes { rows, inputs, outputs, .. } = self.sizes;
+        format!("{OP} rows={rows} weight={outputs}x{inputs} {}", self.epilogue)
+    }
+
+    fn arguments(&self) -> Vec<(&'static str, Option<Vec<usize>>)> {
+        let [rows, inputs, outputs] =
+            [self.sizes.rows, self.sizes.inputs, self.sizes.outputs].map(|size| size as usize);
+        vec![
+            ("input", Some(vec![rows, inputs])),
+            ("weight", Some(vec![outputs, inputs])),
+            ("bias", self.epilogue.has_bias.then(|| vec![outputs])),
+            ("residual", self.epilogue.has_residual.then(|| self.sizes.output_shape.clone())),
+        ]
+    }
+
+    fn products(&self) -> u64 {
+        self.sizes.inputs
     }
 }
 

@@ -25,6 +25,15 @@ pub(crate) struct Epilogue {
     pub activation: Activation,
 }
 
+impl core::fmt::Display for Epilogue {
+    /// As tuning tells problems apart: by what has kernels of its own; a bias or a slope does not.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let activation = format!("{:?}", self.activation);
+        let name = activation.split('(').next().unwrap_or_default();
+        write!(f, "residual={} activation={name}", self.has_residual)
+    }
+}
+
 /// Checks that all arguments live on one `Gpu`.
 pub(crate) fn same_gpu(op: &'static str, args: &[(&'static str, Option<&Tensor>)]) -> Result<()> {
     let mut given = args.iter().filter_map(|(name, tensor)| tensor.map(|tensor| (name, tensor)));

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Plan, Slot, Step};
@@ -173,6 +174,14 @@ impl Softmax {
         let gpu = input.gpu().clone();
         let plan = self.plan(gpu.profile(), input.shape())?;
         run(Call { gpu, plan, args: &[("input", Some(input))] })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
+    ///
+    /// # Errors
+    /// As [`Softmax::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize]) -> Result<()> {
+        crate::run::warm_up(gpu, &self.plan(gpu.profile(), input)?)
     }
 
     /// Records the softmax.

@@ -6,9 +6,11 @@ pub(crate) mod direct;
 pub(crate) mod few;
 pub(crate) mod problem;
 pub(crate) mod subgroup;
+mod tune;
 pub(crate) mod winograd;
 
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::options::{Border, Padding, PerAxis};
 use crate::ops::{Epilogue, same_gpu};
@@ -16,6 +18,7 @@ use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::run::{Call, Encoded};
 use crate::tensor::Tensor;
+use crate::tuning;
 use problem::{Problem, expect_shape};
 
 /// Convolution over `[N, C, L]`.
@@ -211,6 +214,18 @@ impl<const R: usize> Conv<R> {
         Epilogue { has_bias, has_residual: self.residual.is_some(), activation: self.activation }
     }
 
+    /// The plan of a call on this device: as [`Self::plan`], or by what was measured there.
+    fn tuned(
+        &self,
+        gpu: &Gpu,
+        problem: &Problem,
+        (input, weight): (&[usize], &[usize]),
+        has_bias: bool,
+    ) -> Result<Plan> {
+        let asked = tune::Asked { problem, epilogue: self.epilogue(has_bias), input, weight };
+        tuning::plan(gpu, &asked, self.kernel)
+    }
+
     fn with_call<T>(
         &self,
         (input, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
@@ -223,8 +238,18 @@ impl<const R: usize> Conv<R> {
         expect_shape(problem.op, "residual", self.residual.as_ref().map(Tensor::shape), &problem.output_shape)?;
         same_gpu(problem.op, &args)?;
         let gpu = input.gpu().clone();
-        let plan = choose::plan(&problem, &self.epilogue(bias.is_some()), self.kernel, gpu.profile())?;
+        let plan = self.tuned(&gpu, &problem, (input.shape(), weight.shape()), bias.is_some())?;
         run(Call { gpu, plan, args: &args })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing. Under
+    /// [`Tuning::Measure`](crate::Tuning::Measure) they are chosen here.
+    ///
+    /// # Errors
+    /// As [`Conv::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize], weight: &[usize], has_bias: bool) -> Result<()> {
+        let problem = Problem::new(self, input, weight)?;
+        crate::run::warm_up(gpu, &self.tuned(gpu, &problem, (input, weight), has_bias)?)
     }
 
     /// Records the convolution.
@@ -264,7 +289,8 @@ impl<const R: usize> Conv<R> {
     /// # Errors
     /// As [`Conv::forward`].
     pub fn prepare(&self, weight: &Tensor, input: &[usize]) -> Result<Tensor> {
-        let plan = self.plan(weight.gpu().profile(), input, weight.shape())?;
+        let problem = Problem::new(self, input, weight.shape())?;
+        let plan = self.tuned(weight.gpu(), &problem, (input, weight.shape()), false)?;
         crate::run::prepare(weight, &plan)
     }
 }

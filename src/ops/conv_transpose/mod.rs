@@ -3,8 +3,10 @@
 pub(crate) mod choose;
 pub(crate) mod direct;
 pub(crate) mod problem;
+mod tune;
 
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::conv::problem::expect_shape;
 use crate::ops::options::PerAxis;
@@ -13,6 +15,7 @@ use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::run::{Call, Encoded};
 use crate::tensor::Tensor;
+use crate::tuning;
 use problem::Problem;
 
 /// Transposed convolution over `[N, C, L]`.
@@ -208,6 +211,18 @@ impl<const R: usize> ConvTranspose<R> {
         Epilogue { has_bias, has_residual: self.residual.is_some(), activation: self.activation }
     }
 
+    /// The plan of a call on this device: as [`Self::plan`], or by what was measured there.
+    fn tuned(
+        &self,
+        gpu: &Gpu,
+        problem: &Problem,
+        (input, weight): (&[usize], &[usize]),
+        has_bias: bool,
+    ) -> Result<Plan> {
+        let asked = tune::Asked { problem, epilogue: self.epilogue(has_bias), input, weight };
+        tuning::plan(gpu, &asked, self.kernel)
+    }
+
     fn with_call<T>(
         &self,
         (input, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
@@ -220,8 +235,18 @@ impl<const R: usize> ConvTranspose<R> {
         expect_shape(problem.op, "residual", self.residual.as_ref().map(Tensor::shape), &problem.output_shape)?;
         same_gpu(problem.op, &args)?;
         let gpu = input.gpu().clone();
-        let plan = choose::plan(&problem, &self.epilogue(bias.is_some()), self.kernel, gpu.profile())?;
+        let plan = self.tuned(&gpu, &problem, (input.shape(), weight.shape()), bias.is_some())?;
         run(Call { gpu, plan, args: &args })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing. Under
+    /// [`Tuning::Measure`](crate::Tuning::Measure) they are chosen here.
+    ///
+    /// # Errors
+    /// As [`ConvTranspose::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize], weight: &[usize], has_bias: bool) -> Result<()> {
+        let problem = Problem::new(self, input, weight)?;
+        crate::run::warm_up(gpu, &self.tuned(gpu, &problem, (input, weight), has_bias)?)
     }
 
     /// Records the transposed convolution.
@@ -261,7 +286,8 @@ impl<const R: usize> ConvTranspose<R> {
     /// # Errors
     /// As [`ConvTranspose::forward`].
     pub fn prepare(&self, weight: &Tensor, input: &[usize]) -> Result<Tensor> {
-        let plan = self.plan(weight.gpu().profile(), input, weight.shape())?;
+        let problem = Problem::new(self, input, weight.shape())?;
+        let plan = self.tuned(weight.gpu(), &problem, (input, weight.shape()), false)?;
         crate::run::prepare(weight, &plan)
     }
 }

@@ -4,8 +4,10 @@ pub(crate) mod choose;
 pub(crate) mod direct;
 pub(crate) mod problem;
 pub(crate) mod sliced;
+mod tune;
 
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::conv::problem::expect_shape;
 use crate::ops::options::{Padding, PerAxis};
@@ -14,6 +16,7 @@ use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::run::{Call, Encoded};
 use crate::tensor::Tensor;
+use crate::tuning;
 use problem::{OP, Problem};
 
 // Slots of a call's arguments, in torchvision's order.
@@ -195,6 +198,18 @@ impl DeformConv2d {
         Epilogue { has_bias, has_residual: self.residual.is_some(), activation: self.activation }
     }
 
+    /// The plan of a call on this device: as [`Self::plan`], or by what was measured there.
+    fn tuned(
+        &self,
+        gpu: &Gpu,
+        problem: &Problem,
+        (input, weight): (&[usize], &[usize]),
+        (has_bias, has_mask): (bool, bool),
+    ) -> Result<Plan> {
+        let asked = tune::Asked { problem, epilogue: self.epilogue(has_bias), input, weight, has_mask };
+        tuning::plan(gpu, &asked, self.kernel)
+    }
+
     fn with_call<T>(
         &self,
         (input, offset, weight, bias, mask): Tensors<'_>,
@@ -216,9 +231,18 @@ impl DeformConv2d {
         ];
         same_gpu(OP, &args)?;
         let gpu = input.gpu().clone();
-        let epilogue = self.epilogue(bias.is_some());
-        let plan = choose::plan(&problem, &epilogue, mask.is_some(), self.kernel, gpu.profile())?;
+        let plan = self.tuned(&gpu, &problem, (input.shape(), weight.shape()), (bias.is_some(), mask.is_some()))?;
         run(Call { gpu, plan, args: &args })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing. Under
+    /// [`Tuning::Measure`](crate::Tuning::Measure) they are chosen here.
+    ///
+    /// # Errors
+    /// As [`DeformConv2d::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize], weight: &[usize], has_bias: bool, has_mask: bool) -> Result<()> {
+        let problem = Problem::new(self, input, weight)?;
+        crate::run::warm_up(gpu, &self.tuned(gpu, &problem, (input, weight), (has_bias, has_mask))?)
     }
 
     /// Records the convolution; version 2 where there is a mask.
@@ -275,7 +299,8 @@ impl DeformConv2d {
     /// # Errors
     /// As [`DeformConv2d::plan`].
     pub fn prepare(&self, weight: &Tensor, input: &[usize]) -> Result<Tensor> {
-        let plan = self.plan(weight.gpu().profile(), input, weight.shape(), false)?;
+        let problem = Problem::new(self, input, weight.shape())?;
+        let plan = self.tuned(weight.gpu(), &problem, (input, weight.shape()), (false, false))?;
         crate::run::prepare(weight, &plan)
     }
 }

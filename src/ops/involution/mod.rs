@@ -4,8 +4,10 @@ pub(crate) mod choose;
 pub(crate) mod layer;
 pub(crate) mod parts;
 pub(crate) mod problem;
+mod tune;
 
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::conv::problem::expect_shape;
 use crate::ops::options::{Padding, PerAxis};
@@ -14,6 +16,7 @@ use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::run::{Call, Encoded};
 use crate::tensor::Tensor;
+use crate::tuning;
 use problem::{OP, Problem};
 
 /// The kernels of an involution. [`InvolutionKernel::Auto`] chooses by shape and adapter; another can be asked for by name and is an
@@ -190,6 +193,18 @@ impl Involution2d {
         Epilogue { has_bias, has_residual: self.residual.is_some(), activation: self.activation }
     }
 
+    /// The plan of a call on this device: as [`Self::plan`], or by what was measured there.
+    fn tuned(
+        &self,
+        gpu: &Gpu,
+        problem: &Problem,
+        (input, weight): (&[usize], &[usize]),
+        has_bias: bool,
+    ) -> Result<Plan> {
+        let asked = tune::Asked { problem, epilogue: self.epilogue(has_bias), input, weight };
+        tuning::plan(gpu, &asked, self.kernel)
+    }
+
     fn with_call<T>(
         &self,
         (input, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
@@ -202,8 +217,18 @@ impl Involution2d {
         expect_shape(OP, "residual", self.residual.as_ref().map(Tensor::shape), &problem.output_shape())?;
         same_gpu(OP, &args)?;
         let gpu = input.gpu().clone();
-        let plan = choose::plan(&problem, &self.epilogue(bias.is_some()), self.kernel, gpu.profile())?;
+        let plan = self.tuned(&gpu, &problem, (input.shape(), weight.shape()), bias.is_some())?;
         run(Call { gpu, plan, args: &args })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing. Under
+    /// [`Tuning::Measure`](crate::Tuning::Measure) they are chosen here.
+    ///
+    /// # Errors
+    /// As [`Involution2d::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize], weight: &[usize], has_bias: bool) -> Result<()> {
+        let problem = Problem::new(self, input, weight)?;
+        crate::run::warm_up(gpu, &self.tuned(gpu, &problem, (input, weight), has_bias)?)
     }
 
     /// Records the involution.

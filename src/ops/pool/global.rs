@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::window::{window, window_elements};
 use crate::params::params;
@@ -141,6 +142,14 @@ impl GlobalAvgPool {
         let gpu = input.gpu().clone();
         let plan = self.plan(gpu.profile(), input.shape())?;
         run(Call { gpu, plan, args: &[("input", Some(input))] })
+    }
+
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
+    ///
+    /// # Errors
+    /// As [`GlobalAvgPool::plan`], and errors of the device.
+    pub fn warm_up(&self, gpu: &Gpu, input: &[usize]) -> Result<()> {
+        crate::run::warm_up(gpu, &self.plan(gpu.profile(), input)?)
     }
 
     /// Records the pooling.

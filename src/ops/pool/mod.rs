@@ -5,6 +5,7 @@ pub(crate) mod problem;
 pub(crate) mod window;
 
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::conv::problem::name;
 use crate::ops::options::PerAxis;
@@ -172,6 +173,14 @@ macro_rules! pool {
                 let gpu = input.gpu().clone();
                 let plan = self.plan(gpu.profile(), input.shape())?;
                 run(Call { gpu, plan, args: &[("input", Some(input))] })
+            }
+
+            /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
+            ///
+            /// # Errors
+            /// As [`Self::plan`], and errors of the device.
+            pub fn warm_up(&self, gpu: &Gpu, input: &[usize]) -> Result<()> {
+                crate::run::warm_up(gpu, &self.plan(gpu.profile(), input)?)
             }
 
             /// Records the pooling.
