@@ -210,10 +210,24 @@ pub(crate) fn prepare(weight: &Tensor, plan: &Plan) -> Result<Tensor> {
     Ok(weight)
 }
 
-/// Compiles what the plan dispatches and nobody has needed yet, several kernels at a time.
+/// Compiles what the plan dispatches and nobody has needed yet, several kernels at a time. Returns when that is done, but on the web.
 pub(crate) fn warm_up(gpu: &Gpu, plan: &Plan) -> Result<()> {
     let inner = &gpu.0;
     let steps: Vec<&Step> = plan.all_steps().collect();
-    steps.par_iter().try_for_each(|step| inner.kernels.get(inner, &step.instance, &step.bindings).map(drop))?;
-    Ok(())
+    let compile = |step: &&Step| inner.kernels.get(inner, &step.instance, &step.bindings);
+    let kernels = steps.par_iter().map(compile).collect::<Result<Vec<_>>>()?;
+    // Some drivers make the machine code when a kernel is first dispatched: a dispatch of no workgroups is enough.
+    let written = Pool::take(inner, plan.op, "output", 16)?;
+    for (step, kernel) in steps.into_iter().zip(kernels) {
+        let bound = step.bindings.iter().map(|binding| match binding.write {
+            true => Bound { buffer: &written.raw, id: written.id, offset: 0, size: 16 },
+            false => Bound { buffer: &inner.nothing, id: 0, offset: 0, size: 16 },
+        });
+        let bind_group = Kernels::create_bind_group(inner, &kernel, &inner.params, &bound.collect::<Vec<_>>())?;
+        inner.lock_recorder().dispatch(inner, (kernel, bind_group, [0; 3]), &step.params, 0)?;
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    return gpu.wait();
+    #[cfg(target_arch = "wasm32")]
+    gpu.submit()
 }

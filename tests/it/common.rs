@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use ndarray::{ArrayD, ArrayViewD, Dimension, IxDyn};
-use wgconv::{Gpu, Tensor, ndarray, wgpu};
+use wgconv::{Cache, Gpu, Tensor, ndarray, wgpu};
 
 /// The adapter under test, opened once: `WGCONV_ADAPTER` chooses it, `WGCONV_LIMITS=default` opens it with WebGPU's default limits.
 pub fn gpu() -> Gpu {
@@ -13,7 +13,7 @@ pub fn gpu() -> Gpu {
 
 /// A device of its own, for tests that lose it or count what it creates.
 pub fn open() -> Gpu {
-    let mut builder = Gpu::builder().adapter_from_env();
+    let mut builder = Gpu::builder().adapter_from_env().cache(Cache::Off);
     if std::env::var("WGCONV_LIMITS").is_ok_and(|limits| limits == "default") {
         builder = builder.limits(wgpu::Limits::default());
     }
@@ -103,7 +103,10 @@ pub fn assert_bounded(what: &str, got: &ArrayD<f32>, want: &ArrayD<f64>, bound: 
 pub fn tight() -> Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 4096, ..wgpu::Limits::default() };
-    GPU.get_or_init(|| Gpu::builder().adapter_from_env().limits(limits).build_blocking().expect("adapter")).clone()
+    GPU.get_or_init(|| {
+        Gpu::builder().adapter_from_env().cache(Cache::Off).limits(limits).build_blocking().expect("adapter")
+    })
+    .clone()
 }
 
 /// [`assert_bounded`] where NaN stands for NaN and an infinity for the same one.

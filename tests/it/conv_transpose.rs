@@ -4,8 +4,8 @@ use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 use wgconv::reference::{ActivationKind, ConvTransposeSpec, apply, conv_transpose};
 use wgconv::{
-    Activation, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeKernel, Error, Gpu,
-    Profile, Tensor, ndarray, wgpu,
+    Activation, Cache, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeKernel, Error,
+    Gpu, Profile, Tensor, ndarray, wgpu,
 };
 
 use crate::common::{abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, poisoned, reals, upload};
@@ -161,7 +161,7 @@ fn not_finite_stays_in_its_window() {
 #[test]
 fn windows_of_large_tensors() {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 4096, ..wgpu::Limits::default() };
-    let gpu = Gpu::builder().adapter_from_env().limits(limits).build_blocking().expect("gpu");
+    let gpu = Gpu::builder().adapter_from_env().cache(Cache::Off).limits(limits).build_blocking().expect("gpu");
     let cases: [Case<2, 4>; 5] = [
         // Batches; output channels and input channels (the weight is too large); rows of the output; rows of both.
         ([2, 2], [1, 1], [(1, 1), (1, 1)], [0, 0], 1, [5, 4, 6, 6], [4, 4, 3, 3]),

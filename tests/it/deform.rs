@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 use wgconv::reference::{DeformSpec, deform_conv2d};
-use wgconv::{Activation, Conv2d, DeformConv2d, DeformKernel, Error, Gpu, Profile, Tensor, ndarray, wgpu};
+use wgconv::{Activation, Cache, Conv2d, DeformConv2d, DeformKernel, Error, Gpu, Profile, Tensor, ndarray, wgpu};
 
 use crate::common::{abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, poisoned, reals, upload};
 
@@ -331,7 +331,7 @@ fn encoded_and_prepared() {
 #[test]
 fn bindings_too_small() {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 16384, ..wgpu::Limits::default() };
-    let gpu = Gpu::builder().adapter_from_env().limits(limits).build_blocking().expect("device");
+    let gpu = Gpu::builder().adapter_from_env().cache(Cache::Off).limits(limits).build_blocking().expect("device");
     let most_steps = |x: &[usize], w: &[usize], options: DeformConv2d| {
         options.plan(gpu.profile(), x, w, true).expect("plan").dispatches()
     };

@@ -7,7 +7,7 @@ use wgconv::reference::{
     involution2d, involution2d_out_shape,
 };
 use wgconv::{
-    Activation, BatchNorm, Error, Gpu, Involution2d, InvolutionKernel, InvolutionLayer, InvolutionLayerWeights,
+    Activation, BatchNorm, Cache, Error, Gpu, Involution2d, InvolutionKernel, InvolutionLayer, InvolutionLayerWeights,
     Padding, Profile, Tensor, ndarray, wgpu,
 };
 
@@ -149,7 +149,12 @@ fn bias_residual_activation() {
 /// A device whose bindings are so small that a tensor of a few thousand elements needs windows.
 fn narrow(bytes: u64) -> Gpu {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: bytes, ..open().device().limits() };
-    Gpu::builder().adapter_from_env().limits(limits).build_blocking().expect("a device with small bindings")
+    Gpu::builder()
+        .adapter_from_env()
+        .cache(Cache::Off)
+        .limits(limits)
+        .build_blocking()
+        .expect("a device with small bindings")
 }
 
 #[test]

@@ -19,4 +19,5 @@ mod pool;
 mod recording;
 mod size;
 mod softmax;
+mod tuning;
 mod winograd;

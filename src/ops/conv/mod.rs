@@ -6,7 +6,7 @@ pub(crate) mod direct;
 pub(crate) mod few;
 pub(crate) mod problem;
 pub(crate) mod subgroup;
-mod tune;
+pub(crate) mod tune;
 pub(crate) mod winograd;
 
 use crate::error::Result;
