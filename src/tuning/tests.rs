@@ -5,11 +5,12 @@ use super::{Tunable, Tuner, Tuning};
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
 use crate::ops::activation::Activation;
+use crate::ops::conv::choose;
 use crate::ops::conv::problem::Problem;
 use crate::ops::conv::tune::Asked;
 use crate::plan::Plan;
 use crate::profile::Profile;
-use crate::{Conv2d, Padding, wgpu};
+use crate::{Cache, Conv2d, ConvKernel, Gpu, Padding, wgpu};
 
 fn info(driver_info: &str) -> wgpu::AdapterInfo {
     let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::Cpu, wgpu::Backend::Vulkan);
@@ -126,6 +127,67 @@ fn two_processes_keep_each_others_measurements() {
     b.remember("two".into(), entry(&[("direct", 2.0)], &[]));
     let c = open();
     assert!(c.find::<Three>("one", &[0]).is_some() && c.find::<Three>("two", &[0]).is_some());
+}
+
+/// A convolution with a right kernel and three that are not: one mirrors the weight, one writes nothing, one has no plan.
+struct Faulty(Problem);
+
+impl Tunable for Faulty {
+    type Kernel = &'static str;
+    const AUTO: &'static str = "auto";
+    const REFERENCE: &'static str = "direct";
+
+    fn name(kernel: &'static str) -> &'static str {
+        kernel
+    }
+
+    fn candidates(&self, _: &Profile) -> Result<Vec<&'static str>> {
+        Ok(vec!["mirrored", "idle", "planless", "direct"])
+    }
+
+    fn plan(&self, kernel: &'static str, profile: &Profile) -> Result<Plan> {
+        let problem = Problem { flip: kernel == "mirrored", ..self.0.clone() };
+        let plan = choose::plan(&problem, &Epilogue::default(), ConvKernel::Direct, profile)?;
+        match kernel {
+            "planless" => Err(Error::invalid("conv2d", "kernel", "another", kernel)),
+            "idle" => Ok(Plan { kernel, steps: Vec::new(), ..plan }),
+            _ => Ok(Plan { kernel, ..plan }),
+        }
+    }
+
+    fn key(&self) -> String {
+        "faulty".into()
+    }
+
+    fn arguments(&self) -> Vec<(&'static str, Option<Vec<usize>>)> {
+        let shapes = [("input", Some(vec![1, 4, 9, 8])), ("weight", Some(vec![6, 4, 3, 3]))];
+        shapes.into_iter().chain([("bias", None), ("residual", None)]).collect()
+    }
+
+    fn products(&self) -> u64 {
+        self.0.taps() * u64::from(self.0.cg())
+    }
+}
+
+/// A wrong kernel is never taken, however fast, and not in the next process either.
+#[test]
+fn a_wrong_kernel_is_left_out_and_remembered() {
+    let folder = tempfile::tempdir().expect("folder");
+    let problem = Faulty(Problem::new(&Conv2d::new(), &[1, 4, 9, 8], &[6, 4, 3, 3]).expect("problem"));
+    for process in 0..2 {
+        let builder = Gpu::builder().adapter_from_env().cache(Cache::Folder(folder.path().into()));
+        let gpu = builder.tuning(Tuning::Measure).build_blocking().expect("adapter");
+        let plan = super::plan(&gpu, &problem, "auto").expect("plan");
+        assert_eq!(plan.kernel(), "direct");
+        assert_eq!(gpu.counters().submissions > 0, process == 0, "measured in the first process alone");
+        let path = folder.path().join(Table::of(&gpu.adapter_info()).file_name());
+        let entry = Table::read(&path).expect("table").problems["faulty"].clone();
+        assert_eq!(entry.microseconds.keys().collect::<Vec<_>>(), ["direct"]);
+        assert!(entry.wrong["mirrored"].starts_with("element ") && entry.wrong["idle"].contains("NaN"), "{entry:?}");
+        assert!(entry.wrong["planless"].contains("expected another"), "{entry:?}");
+        // Named, it is what the caller gets.
+        assert_eq!(super::plan(&gpu, &problem, "mirrored").expect("plan").kernel(), "mirrored");
+    }
 }
 
 /// Written down, since files of users hold it.

@@ -43,6 +43,26 @@ fn steady_state_creates_nothing_and_submits_once() {
     );
 }
 
+/// Nor does a long recording that flushes itself on the way, each output dropped at once.
+#[test]
+fn a_long_recording_creates_nothing() {
+    let gpu = open();
+    let (x, w) = (filled(&gpu, &[1, 8, 4, 4], 1.0), filled(&gpu, &[8, 8, 3, 3], 1.0));
+    let conv = Conv2d::new().padding(1);
+    let record = |count| (0..count).try_for_each(|_| conv.forward(&x, &w, None).map(drop));
+    record(2).expect("warm-up");
+    gpu.wait().expect("wait");
+    let before = gpu.counters();
+    record(1200).expect("record");
+    gpu.wait().expect("wait");
+    let after = gpu.counters();
+    assert!(after.submissions > before.submissions + 1);
+    assert_eq!(
+        (after.buffers, after.bind_groups, after.pipelines),
+        (before.buffers, before.bind_groups, before.pipelines)
+    );
+}
+
 /// A tensor that is dropped gives its buffer to the next one while its own use is still only recorded.
 #[test]
 fn a_recycled_buffer_does_not_change_what_was_recorded() {
