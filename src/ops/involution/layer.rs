@@ -156,6 +156,23 @@ impl InvolutionLayer {
         Conv2d::new().forward(&reduced, &self.span, self.span_bias.as_ref())
     }
 
+    /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
+    ///
+    /// # Errors
+    /// As [`InvolutionLayer::forward`].
+    pub fn warm_up(&self, input: &[usize]) -> Result<()> {
+        let (gpu, output) = (self.reduce.gpu(), self.output_shape(input)?);
+        let of_channels = |channels: usize| [output[0], channels, output[2], output[3]];
+        let PerAxis(stride) = self.involution.stride;
+        if stride != [1, 1] {
+            AvgPool2d::new(stride).ceil_mode(true).count_include_pad(false).warm_up(gpu, input)?;
+        }
+        let (reduce, span) = (self.reduce.shape(), self.span.shape());
+        Conv2d::new().activation(Activation::Relu).warm_up(gpu, &of_channels(self.channels), reduce, true)?;
+        Conv2d::new().warm_up(gpu, &of_channels(reduce[0]), span, self.span_bias.is_some())?;
+        self.involution.warm_up(gpu, input, &of_channels(span[0]), false)
+    }
+
     /// Records the layer.
     ///
     /// # Errors
