@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::kernel::render;
 use crate::ops::activation::{self, Activation};
-use crate::ops::conv::{depthwise, direct, few, subgroup, winograd};
+use crate::ops::conv::{depthwise, direct, few, grouped, subgroup, winograd};
 use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, softmax};
 use crate::params::Fields;
 use crate::plan::Instance;
@@ -49,18 +49,26 @@ fn conv() -> Vec<(Instance, Fields)> {
     }
     for kernel in depthwise::KERNELS {
         for stride in depthwise::STRIDES {
-            for act in activations() {
-                for (load, store, residual) in [
-                    (false, false, false),
-                    (false, true, false),
-                    (true, false, false),
-                    (true, true, false),
-                    (false, false, true),
-                    (true, false, true),
-                ] {
-                    let vec = depthwise::Vectors { load, store };
-                    let instance = depthwise::instance(kernel, stride, act, vec, residual);
-                    list.push((instance, depthwise::DepthwiseParams::FIELDS));
+            for lanes in depthwise::LANES.into_iter().chain([0]) {
+                for act in activations() {
+                    for flags in 0..8 {
+                        let access = depthwise::Access { load: flags & 1 > 0, store: flags & 2 > 0, lanes };
+                        let instance = depthwise::instance(kernel, stride, act, access, flags & 4 > 0);
+                        list.push((instance, depthwise::DepthwiseParams::FIELDS));
+                    }
+                }
+            }
+        }
+    }
+    for kernel in grouped::KERNELS {
+        for stride in grouped::STRIDES {
+            for lanes in grouped::LANES {
+                for act in activations() {
+                    for flags in 0..8 {
+                        let access = grouped::Access { load: flags & 1 > 0, store: flags & 2 > 0, lanes };
+                        let instance = grouped::instance(kernel, stride, act, access, flags & 4 > 0);
+                        list.push((instance, grouped::GroupedParams::FIELDS));
+                    }
                 }
             }
         }

@@ -17,6 +17,7 @@ shaders![
     "conv/depthwise.wgsl",
     "conv/direct.wgsl",
     "conv/few.wgsl",
+    "conv/grouped.wgsl",
     "conv/pack.wgsl",
     "conv/subgroup.wgsl",
     "conv_transpose/direct.wgsl",

@@ -82,6 +82,57 @@ fn depthwise() {
     }
     let (options, spec) = both([2], [1], [(2, 1)], 5);
     check::<1>(&options, &spec, &[3, 5, 22], &[10, 1, 5]);
+    // Rows of more threads than a subgroup has lanes, of full and of odd width; strips that end early.
+    for (stride, w) in [([1; 2], 44), ([1; 2], 37), ([2; 2], 80), ([2; 2], 71)] {
+        let (options, spec) = both(stride, [1; 2], [(1, 1); 2], 3);
+        check(&options, &spec, &[1, 3, 11, w], &[3, 1, 3, 3]);
+        let (options, spec) = both(stride, [1; 2], [(3, 3); 2], 3);
+        check(&options, &spec, &[1, 3, 11, w], &[3, 1, 7, 7]);
+    }
+    // A single row is cut into parts.
+    for (stride, pads, length) in [(1, (3, 3), 1036), (2, (3, 3), 1036), (1, (0, 4), 601)] {
+        let (options, spec) = both([stride], [1], [pads], 2);
+        check::<1>(&options, &spec, &[1, 2, length], &[4, 1, 7]);
+    }
+}
+
+/// Dilations that share nothing, something and everything with the stride, and phases that are not full.
+#[test]
+fn depthwise_dilated() {
+    for (stride, dilation, pads, kernel, h, w) in [
+        ([1, 1], [2, 2], [(2, 2), (2, 2)], [3, 3], 9, 15),
+        ([1, 1], [3, 4], [(3, 0), (5, 4)], [3, 3], 17, 40),
+        ([2, 2], [2, 2], [(2, 2), (2, 2)], [3, 3], 11, 12),
+        ([2, 2], [3, 3], [(3, 3), (1, 3)], [5, 5], 20, 37),
+        ([4, 2], [6, 3], [(6, 6), (3, 3)], [3, 3], 25, 22),
+        ([1, 1], [12, 12], [(12, 12), (12, 12)], [3, 3], 7, 5),
+        ([3, 1], [1, 2], [(0, 0), (2, 2)], [1, 3], 7, 12),
+    ] {
+        let (options, spec) = both(stride, dilation, pads, 3);
+        check(&options, &spec, &[2, 3, h, w], &[6, 1, kernel[0], kernel[1]]);
+    }
+    for (stride, dilation) in [(1, 16), (2, 9), (4, 6)] {
+        let (options, spec) = both([stride], [dilation], [(dilation, 5)], 3);
+        check::<1>(&options, &spec, &[2, 3, 150], &[3, 1, 5]);
+    }
+}
+
+/// Few channels a group: tiles of output channels that are not full, strides, aligned and odd rows, flipped, one dimension.
+#[test]
+fn grouped() {
+    for (cg, og, groups) in [(4, 4, 3), (2, 6, 2), (5, 3, 2), (16, 9, 2)] {
+        for (stride, h, w, left, flip) in
+            [(1, 9, 12, 1, false), (1, 6, 37, 0, true), (1, 7, 44, 1, true), (2, 10, 80, 1, false), (2, 9, 35, 2, true)]
+        {
+            let (options, mut spec) = both([stride; 2], [1; 2], [(1, 1), (left, 1)], groups);
+            spec.flip_kernel = flip;
+            check(&options.flip_kernel(flip), &spec, &[2, cg * groups, h, w], &[og * groups, cg, 3, 3]);
+        }
+    }
+    for stride in [1, 2] {
+        let (options, spec) = both([stride], [1], [(1, 1)], 4);
+        check::<1>(&options, &spec, &[2, 16, 52], &[24, 4, 3]);
+    }
 }
 
 #[test]
@@ -135,6 +186,8 @@ fn epilogue() {
         ([1, 8, 7, 9], [16, 8, 3, 3], 1, [(1, 1); 2]),
         ([2, 6, 7, 8], [6, 1, 3, 3], 6, [(1, 1); 2]),
         ([1, 6, 8, 7], [6, 1, 5, 5], 6, [(2, 2); 2]),
+        ([2, 6, 7, 8], [10, 3, 3, 3], 2, [(1, 1); 2]),
+        ([1, 8, 6, 7], [8, 4, 3, 3], 2, [(1, 1); 2]),
     ] {
         let (x, w) = (integers(&x, 1, 2), integers(&w, 2, 2));
         let bias = integers(&[w.shape()[0]], 3, 5);
@@ -170,6 +223,8 @@ fn nan_stays_in_its_window() {
         ([1, 8, 7, 5], [16, 8, 1, 1], 1, 1, 2),
         ([1, 6, 9, 12], [6, 1, 3, 3], 6, 1, 1),
         ([1, 6, 9, 11], [6, 1, 5, 5], 6, 2, 2),
+        ([1, 8, 9, 12], [8, 4, 3, 3], 2, 1, 1),
+        ([1, 8, 10, 11], [10, 4, 3, 3], 2, 2, 1),
     ] {
         let (x0, w0) = (integers(&x, 1, 4), integers(&w, 2, 3).mapv(|v| if v == 0.0 { 1.0 } else { v }));
         let (options, spec) = both([stride; 2], [1; 2], [(pad, pad); 2], groups);

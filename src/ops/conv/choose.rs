@@ -8,7 +8,7 @@ use crate::profile::Profile;
 use super::problem::Problem;
 use super::subgroup::{Copy, Gemm, WeightLayout};
 use super::winograd::Winograd;
-use super::{ConvKernel, depthwise, direct, few, winograd};
+use super::{ConvKernel, depthwise, direct, few, grouped, winograd};
 
 /// The kernels that can take the problem, best first by rule.
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
@@ -36,6 +36,9 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
     if depthwise::fits(p, profile) {
         list.insert(0, ConvKernel::Depthwise);
     }
+    if grouped::fits(p, profile) {
+        list.insert(0, ConvKernel::Grouped);
+    }
     list
 }
 
@@ -59,6 +62,7 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvKernel, profile
             let (steps, scratch) = winograd.steps(profile, epilogue);
             (Some(winograd.pack()), steps, scratch)
         }
+        ConvKernel::Grouped => (None, grouped::steps(p, epilogue, profile), Vec::new()),
         ConvKernel::Subgroup | ConvKernel::Pointwise => {
             let gemm = Gemm::of(p);
             let taps = p.taps() as u32;

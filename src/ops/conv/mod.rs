@@ -4,6 +4,7 @@ pub(crate) mod choose;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod few;
+pub(crate) mod grouped;
 pub(crate) mod problem;
 pub(crate) mod subgroup;
 pub(crate) mod tune;
@@ -42,7 +43,7 @@ pub enum ConvKernel {
     Subgroup,
     /// The same for kernels of one element, reading the input as it lies; positions and channels in multiples of four.
     Pointwise,
-    /// One input channel a group: rolling rows, kernels 3x3, 5x5, 7x7 and 3, 5, 7 along one axis, strides 1 and 2.
+    /// One input channel a group: rolling rows, kernels 3x3, 5x5, 7x7 and 3, 5, 7 along one axis, strides 1 and 2, any dilation.
     Depthwise,
     /// At most four input channels a group, as in a network's first layer, rows of 3, 5 or 7 taps, stride 1 or 2 along them; adapters
     /// whose subgroup size is fixed.
@@ -51,6 +52,8 @@ pub enum ConvKernel {
     Winograd,
     /// The same by F(4x4, 3x3), 4 times fewer, with a larger error: only with [`Conv::fast_math`].
     WinogradF4,
+    /// 2 to 16 input channels a group: kernels 3x3 and 3 along one axis, strides 1 and 2, dilation 1.
+    Grouped,
 }
 
 impl ConvKernel {
@@ -64,6 +67,7 @@ impl ConvKernel {
             ConvKernel::FewChannels => "few channels",
             ConvKernel::Winograd => "winograd",
             ConvKernel::WinogradF4 => "winograd f4",
+            ConvKernel::Grouped => "grouped",
         }
     }
 }
