@@ -130,7 +130,7 @@ fn tolerance(products: u64) -> f32 {
 
 /// Where and how far two results differ, if by more than the tolerance.
 fn difference(got: &[f32], want: &[f32], tolerance: f32) -> Option<String> {
-    let far = |(got, want): (&f32, &f32)| !((got - want).abs() <= tolerance);
+    let far = |(got, want): (&f32, &f32)| (got - want).is_nan() || (got - want).abs() > tolerance;
     let at = got.iter().zip(want).position(far)?;
     Some(format!("element {at} is {} and not {}, tolerance {tolerance:e}", got[at], want[at]))
 }
