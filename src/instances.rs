@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::kernel::render;
 use crate::ops::activation::{self, Activation};
-use crate::ops::conv::{depthwise, direct, few, grouped, subgroup, winograd};
+use crate::ops::conv::{depthwise, direct, few, grouped, subgroup, tiled, winograd};
 use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, softmax};
 use crate::params::Fields;
 use crate::plan::Instance;
@@ -46,6 +46,17 @@ fn conv() -> Vec<(Instance, Fields)> {
                 }
             }
         }
+    }
+    for tile in tiled::TILES {
+        list.push((subgroup::pack_instance(tile.bm), subgroup::PackParams::FIELDS));
+        for act in activations() {
+            for (vec, border) in [(false, false), (false, true), (true, false), (true, true)] {
+                list.push((tiled::instance(tile, act, vec, border), tiled::TiledParams::FIELDS));
+            }
+        }
+    }
+    for act in activations() {
+        list.push((tiled::sum_instance(act), tiled::TiledParams::FIELDS));
     }
     for kernel in depthwise::KERNELS {
         for stride in depthwise::STRIDES {

@@ -1,10 +1,13 @@
 //! Convolution: every kernel that is offered for a problem against the reference.
 
+use ndarray::ArrayD;
 use proptest::prelude::*;
 use wgconv::reference::{ActivationKind, BorderMode, ConvSpec, conv};
-use wgconv::{Activation, Border, Conv, Conv1d, Padding};
+use wgconv::{Activation, AdapterClass, Border, Conv, Conv1d, ConvKernel, Gpu, Padding, Tensor, ndarray, wgpu};
 
-use crate::common::{abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, poisoned, reals, upload};
+use crate::common::{
+    abs, assert_bounded, assert_exact, assert_near, gpu, integers, largest, linear_bound, poisoned, reals, upload,
+};
 
 /// Runs every kernel offered for the problem into a poisoned output and compares exactly.
 #[track_caller]
@@ -247,6 +250,83 @@ fn nan_stays_in_its_window() {
             }
         }
     }
+}
+
+/// Every tile of the workgroup-memory kernel, with positions in multiples of four and odd ones, with zeros and other borders around.
+#[test]
+fn tiled_by_every_tile() {
+    for (tile, x, w, groups) in [
+        ("BM=128,BN=128,BK=16", [1, 28, 16, 16], [128, 28, 1, 1], 1),
+        ("BM=128,BN=128,BK=16", [1, 30, 15, 16], [256, 15, 3, 3], 2),
+        ("BM=128,BN=128,BK=8", [1, 6, 16, 16], [125, 6, 1, 1], 1),
+        ("BM=128,BN=128,BK=8", [3, 5, 5, 17], [126, 5, 1, 3], 1),
+        ("BM=64,BN=64,BK=16", [2, 13, 8, 15], [64, 13, 3, 3], 1),
+        ("BM=64,BN=64,BK=16", [1, 6, 17, 14], [61, 6, 3, 2], 1),
+        ("BM=32,BN=64,BK=16", [2, 18, 8, 15], [32, 18, 3, 3], 1),
+        ("BM=32,BN=64,BK=16", [1, 7, 17, 14], [29, 7, 3, 2], 1),
+        ("BM=32,BN=32,BK=16", [1, 9, 4, 7], [32, 9, 3, 3], 1),
+        ("BM=32,BN=32,BK=16", [3, 9, 3, 2], [19, 9, 3, 3], 1),
+    ] {
+        for (border, mode) in [(Border::Zeros, BorderMode::Zeros), (Border::Circular, BorderMode::Circular)] {
+            let pads = [(w[2] / 2, w[2] / 2), (w[3] / 2, w[3] - 1)];
+            let (options, mut spec) = both([1; 2], [1; 2], pads, groups);
+            spec.border = mode;
+            let options = options.border(border).kernel(ConvKernel::Tiled);
+            if gpu().profile().class == AdapterClass::Cpu && gpu().profile().workgroup_bytes >= 32 << 10 {
+                let plan = options.plan(gpu().profile(), &x, &w).expect("plan");
+                assert!(plan.to_string().contains(tile), "{tile}: {plan}");
+            }
+            check(&options, &spec, &x, &w);
+        }
+    }
+}
+
+/// Few positions and a long K: the sums are made in parts and added by a second dispatch, which has the epilogue and the second look
+/// at what is not finite. Odd and even planes, groups, three dimensions, windows of one image.
+#[test]
+fn tiled_with_a_split_k() {
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 96 << 10, ..wgpu::Limits::default() };
+    let windows = Gpu::builder().adapter_from_env().limits(limits).build_blocking().expect("adapter");
+    for (gpu, x, w, groups, pads) in [
+        (&gpu(), vec![1, 75, 5, 5], vec![9, 75, 3, 3], 1, vec![(1, 1); 2]),
+        (&gpu(), vec![1, 160, 4, 6], vec![18, 80, 3, 3], 2, vec![(1, 1), (0, 2)]),
+        (&gpu(), vec![1, 40, 3, 3, 4], vec![5, 40, 3, 3, 3], 1, vec![(1, 1); 3]),
+        (&windows, vec![2, 600, 5, 5], vec![4, 600, 1, 1], 1, vec![(0, 0); 2]),
+    ] {
+        let rank = pads.len();
+        let spec = ConvSpec { groups, pads: pads.clone(), ..ConvSpec::new(rank) };
+        let (x, w) = (integers(&x, 1, 2), integers(&w, 2, 2).mapv(|v| if v == 0.0 { 1.0 } else { v }));
+        let bias = integers(&w.shape()[..1], 3, 5);
+        let mut broken = w.clone();
+        broken[&[3, 1, 0, 0, 0][..rank + 2]] = f32::NEG_INFINITY;
+        for w in [w, broken] {
+            let sums = conv(x.view(), w.view(), Some(bias.view()), &spec).expect("reference");
+            let residual = integers(sums.shape(), 4, 5);
+            let activation = ActivationKind::LeakyRelu(0.25);
+            let want = wgconv::reference::epilogue(sums, Some(residual.view()), activation).expect("reference");
+            let [xt, wt, bt, rt] = [&x, &w, &bias, &residual].map(|a| Tensor::from_array(gpu, a).expect("upload"));
+            let got = if rank == 3 {
+                split(Conv::<3>::new().padding([pads[0], pads[1], pads[2]]).groups(groups), (&xt, &wt, &bt, &rt))
+            } else {
+                split(Conv::<2>::new().padding([pads[0], pads[1]]).groups(groups), (&xt, &wt, &bt, &rt))
+            };
+            assert_near(&format!("x {:?} w {:?}", x.shape(), w.shape()), &got, &want, |_| 0.0);
+        }
+    }
+}
+
+/// What the tiled kernel gives with a plan that must have a second step, the same bits twice.
+fn split<const R: usize>(
+    options: Conv<R>,
+    (x, w, bias, residual): (&Tensor, &Tensor, &Tensor, &Tensor),
+) -> ArrayD<f32> {
+    let options = options.kernel(ConvKernel::Tiled).activation(Activation::LeakyRelu(0.25)).residual(residual);
+    let plan = options.plan(x.gpu().profile(), x.shape(), w.shape()).expect("plan");
+    assert!(plan.to_string().contains("tiled_sum") && plan.scratch_bytes() > 0, "{plan}");
+    let run = || options.forward(x, w, Some(bias)).and_then(|y| y.to_array()).expect("forward");
+    let (first, second): (ArrayD<f32>, ArrayD<f32>) = (run(), run());
+    assert!(first.iter().zip(&second).all(|(a, b)| a.to_bits() == b.to_bits()), "the same plan gives the same bits");
+    first
 }
 
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use crate::profile::Profile;
 
 use super::problem::Problem;
 use super::subgroup::{Copy, Gemm, WeightLayout};
+use super::tiled::{self, Tiling};
 use super::winograd::Winograd;
 use super::{ConvKernel, depthwise, direct, few, grouped, winograd};
 
@@ -33,6 +34,10 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
     if few::fits(p, profile) {
         list.insert(if few::pays(p) { 0 } else { list.len() }, ConvKernel::FewChannels);
     }
+    if Tiling::of(p, profile).is_some() {
+        let tiled_at = if tiled::leads(p, profile) { 0 } else { list.len() };
+        list.insert(tiled_at, ConvKernel::Tiled);
+    }
     if depthwise::fits(p, profile) {
         list.insert(0, ConvKernel::Depthwise);
     }
@@ -53,24 +58,29 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvKernel, profile
             return Err(Error::invalid(p.op, "kernel", expected, format!("{named:?}")));
         }
     };
-    let (pack, steps, scratch) = match kernel {
-        ConvKernel::Auto | ConvKernel::Direct => (None, direct::steps(p, epilogue, profile)?, Vec::new()),
-        ConvKernel::Depthwise => (None, depthwise::steps(p, epilogue, profile), Vec::new()),
-        ConvKernel::FewChannels => (Some(few::pack(p)), few::steps(p, epilogue, profile), Vec::new()),
-        ConvKernel::Winograd | ConvKernel::WinogradF4 => {
+    let taps = p.taps() as u32;
+    let layout = WeightLayout { group: p.og() * p.cg() * taps, output: p.cg() * taps, input: taps, flip: p.flip };
+    let (pack, steps, scratch) = match (kernel, Tiling::of(p, profile)) {
+        (ConvKernel::Tiled, Some(tiling)) => {
+            let (steps, scratch) = tiled::steps(p, &tiling, epilogue, profile);
+            (Some(tiled::pack(p, &tiling, 1, &layout)), steps, scratch)
+        }
+        (ConvKernel::Depthwise, _) => (None, depthwise::steps(p, epilogue, profile), Vec::new()),
+        (ConvKernel::FewChannels, _) => (Some(few::pack(p)), few::steps(p, epilogue, profile), Vec::new()),
+        (ConvKernel::Winograd | ConvKernel::WinogradF4, _) => {
             let winograd = Winograd::new(p, if kernel == ConvKernel::Winograd { 2 } else { 4 });
             let (steps, scratch) = winograd.steps(profile, epilogue);
             (Some(winograd.pack()), steps, scratch)
         }
-        ConvKernel::Grouped => (None, grouped::steps(p, epilogue, profile), Vec::new()),
-        ConvKernel::Subgroup | ConvKernel::Pointwise => {
+        (ConvKernel::Grouped, _) => (None, grouped::steps(p, epilogue, profile), Vec::new()),
+        (ConvKernel::Subgroup | ConvKernel::Pointwise, _) => {
             let gemm = Gemm::of(p);
-            let taps = p.taps() as u32;
-            let layout =
-                WeightLayout { group: p.og() * p.cg() * taps, output: p.cg() * taps, input: taps, flip: p.flip };
             let copy = (kernel == ConvKernel::Subgroup).then(|| Copy::of(p));
             let (steps, scratch) = gemm.steps(profile, epilogue, (0, 2, 3), copy.as_ref());
             (Some(gemm.pack(1, &layout)), steps, scratch)
+        }
+        (ConvKernel::Auto | ConvKernel::Direct | ConvKernel::Tiled, _) => {
+            (None, direct::steps(p, epilogue, profile)?, Vec::new())
         }
     };
     Ok(Plan { op: p.op, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps })

@@ -7,6 +7,7 @@ pub(crate) mod few;
 pub(crate) mod grouped;
 pub(crate) mod problem;
 pub(crate) mod subgroup;
+pub(crate) mod tiled;
 pub(crate) mod tune;
 pub(crate) mod winograd;
 
@@ -54,6 +55,8 @@ pub enum ConvKernel {
     WinogradF4,
     /// 2 to 16 input channels a group: kernels 3x3 and 3 along one axis, strides 1 and 2, dilation 1.
     Grouped,
+    /// Implicit GEMM through workgroup memory, split along its inner dimension where the output is small: the kernel for GPUs.
+    Tiled,
 }
 
 impl ConvKernel {
@@ -68,6 +71,7 @@ impl ConvKernel {
             ConvKernel::Winograd => "winograd",
             ConvKernel::WinogradF4 => "winograd f4",
             ConvKernel::Grouped => "grouped",
+            ConvKernel::Tiled => "tiled",
         }
     }
 }
