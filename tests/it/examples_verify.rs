@@ -184,7 +184,7 @@ fn layers_are_measured_and_checked() {
     let peak = |unit: &str, median: f64| {
         format!(r#"{{"name": "p", "unit": "{unit}", "min": 1, "median": {median}, "max": 9}}"#)
     };
-    let some = [peak("GFLOP/s", 2.0), peak("GB/s", 0.5), peak("GFLOP/s", 4.0)].join(", ");
+    let some = [peak("GFLOP/s", 2.0), peak("GB/s", 0.55), peak("GFLOP/s", 4.0)].join(", ");
     std::fs::write(&peaks, format!("{{\"peaks\": [{some}]}}")).expect("write");
     let request = Request { json: Some(json.clone()), peaks: Some(peaks), ..request(Some(table), "") };
     let mut out = Vec::new();
@@ -209,7 +209,7 @@ fn layers_are_measured_and_checked() {
             number("first_ms") > 0.0 && number("wall_ms") > 0.0 && number("gflops") > 0.0 && number("gb_per_s") > 0.0
         );
         let seconds = row["kernel_ms"].as_f64().unwrap_or(number("wall_ms")) / 1e3;
-        let (compute, memory) = (number("gflops") * seconds / 4.0 * 1e3, number("gb_per_s") * seconds / 0.5 * 1e3);
+        let (compute, memory) = (number("gflops") * seconds / 4.0 * 1e3, number("gb_per_s") * seconds / 0.55 * 1e3);
         assert!((number("floor_ms") / compute.max(memory) - 1.0).abs() < 1e-9, "{row}");
         assert_eq!(row["bound_by"], if compute >= memory { "operations" } else { "bytes" }, "{row}");
         assert!(row["kernel_ms"].is_null() || number("kernel_ms") > 0.0, "{row}");
