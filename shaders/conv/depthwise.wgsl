@@ -174,7 +174,8 @@ fn main(
         let done{{ d }} = row0 + {{ d - (D - 1) }};
         exponent = max(exponent, exponent_bits(sum{{ d }}));
         let q_h{{ d }} = f_h + done{{ d }} * params.h_step;
-        if (live & (done{{ d }} >= first_row) & (done{{ d }} < last_row) & (q_h{{ d }} < params.out_h)) {
+        // The last part of a row that is cut ends behind the row.
+        if (live & (done{{ d }} >= first_row) & (done{{ d }} < last_row) & (q_h{{ d }} < params.out_h){% if KH == 1 %} & (q_w{{ d }} < params.out_w){% endif %}) {
             let to = u32(q_h{{ d }} * params.out_w + {% if KH == 1 %}q_w{{ d }}{% else %}column{% endif %}) + y_plane;
 //% if VEC_Y
             y[to / 4u] = activate(sum{{ d }} + vec4<f32>(shift){% if RESIDUAL %} + residual[to / 4u]{% endif %}, params.activation, params.slope);

@@ -7,9 +7,12 @@ use wgconv::{Activation, Conv2d, ConvKernel, ndarray};
 use crate::common::{abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, reals, tight, upload};
 use ndarray::{ArrayD, IxDyn};
 
-/// Shapes: input, weight, groups, padding. Odd and even extents, tails of a vec4 of tiles, one pixel, no padding and more than the
+/// Shapes of input and weight, groups, padding.
+type Case = ([usize; 4], [usize; 4], usize, [(usize, usize); 2]);
+
+/// Odd and even extents, tails of a vec4 of tiles, one pixel, no padding and more than the
 /// kernel, groups.
-const SHAPES: [([usize; 4], [usize; 4], usize, [(usize, usize); 2]); 8] = [
+const SHAPES: [Case; 8] = [
     ([1, 8, 8, 8], [8, 8, 3, 3], 1, [(1, 1), (1, 1)]),
     ([2, 16, 9, 12], [19, 16, 3, 3], 1, [(1, 1), (1, 1)]),
     ([3, 4, 7, 7], [5, 4, 3, 3], 1, [(1, 1), (1, 1)]),
