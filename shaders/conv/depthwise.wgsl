@@ -17,7 +17,7 @@ struct Params {
     h_step: i32, w_step: i32, quads: u32, strips: u32,
     rows: i32, row_count: i32, total: u32, flip: u32,
     activation: u32, slope: f32, has_bias: u32, x_base: u32,
-    y_base: u32,
+    y_base: u32, taps: i32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>;
@@ -43,13 +43,14 @@ fn x_at(index: u32) -> f32 {
 
 // One output by scalar loads that leave out the taps in the padding. The fast path multiplies them by 0, which is wrong for an
 // infinite or NaN weight: a thread whose sums are not all finite comes here.
+// The number of taps is a parameter lest a compiler unroll this loop, which hardly ever runs: that took most of the compilation.
 fn exact(plane: u32, w_at: u32, q_h: i32, q_w: i32) -> f32 {
     var sum = 0.0;
-    for (var k = 0; k < {{ KH * KW }}; k++) {
+    for (var k = 0; k < params.taps; k++) {
         let i_h = q_h * params.s_h - params.p_h + k / {{ KW }} * params.d_h;
         let i_w = q_w * params.s_w - params.p_w + k % {{ KW }} * params.d_w;
         if (i_h >= 0 && i_h < params.in_h && i_w >= 0 && i_w < params.in_w) {
-            sum += w[w_at + u32(select(k, {{ KH * KW - 1 }} - k, params.flip == 1u))] * x_at(plane + u32(i_h * params.in_w + i_w));
+            sum += w[w_at + u32(select(k, params.taps - 1 - k, params.flip == 1u))] * x_at(plane + u32(i_h * params.in_w + i_w));
         }
     }
     return sum;
@@ -203,18 +204,17 @@ fn main(
 //% endfor
     }
     if (live && any(exponent == vec4<u32>(0x7f800000u))) {
-        for (var row = first_row; row < last_row; row++) {
-            for (var j = 0; j < 4; j++) {
-                let q_h = f_h + row * params.h_step;
-                let q_w = column + row * params.w_step + j * params.spread_w;
-                if (q_h < params.out_h && q_w < params.out_w) {
-                    let to = u32(q_h * params.out_w + q_w) + y_plane;
-                    var value = exact(plane, w_at, q_h, q_w) + shift;
+        for (var i = first_row * 4; i < last_row * 4; i++) {
+            let row = i / 4;
+            let q_h = f_h + row * params.h_step;
+            let q_w = column + row * params.w_step + i % 4 * params.spread_w;
+            if (q_h < params.out_h && q_w < params.out_w) {
+                let to = u32(q_h * params.out_w + q_w) + y_plane;
+                var value = exact(plane, w_at, q_h, q_w) + shift;
 //% if RESIDUAL
-                    value += residual[to{% if VEC_Y %} / 4u][to % 4u{% endif %}];
+                value += residual[to{% if VEC_Y %} / 4u][to % 4u{% endif %}];
 //% endif
-                    y[to{% if VEC_Y %} / 4u][to % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
-                }
+                y[to{% if VEC_Y %} / 4u][to % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
             }
         }
     }

@@ -17,6 +17,7 @@ struct Params {
     p_h: i32, p_w: i32, quads: u32, strips: u32,
     threads: u32, workgroups: u32, activation: u32, slope: f32,
     has_bias: u32, flip: u32, x_base: u32, y_base: u32,
+    taps: i32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>;
@@ -47,10 +48,11 @@ fn w_index(o: u32, k: u32) -> u32 {
 
 // One output by scalar loads that leave out the taps in the padding. The fast path multiplies them by 0, which is wrong for an
 // infinite or NaN weight: a thread whose sums are not all finite comes here. `planes` is where the group's first channel starts.
+// The number of taps is a parameter lest a compiler unroll this loop, which hardly ever runs: that took most of the compilation.
 fn exact(planes: u32, o: u32, q_h: i32, q_w: i32) -> f32 {
     var sum = 0.0;
     for (var c = 0u; c < params.cg; c++) {
-        for (var k = 0; k < {{ TAPS }}; k++) {
+        for (var k = 0; k < params.taps; k++) {
             let i_h = q_h * {{ S }} - params.p_h + k / {{ KW }};
             let i_w = q_w * {{ S }} - params.p_w + k % {{ KW }};
             if (i_h >= 0 && i_h < params.in_h && i_w >= 0 && i_w < params.in_w) {

@@ -12,7 +12,7 @@ struct Params {
     activation: u32, slope: f32, has_bias: u32, flip: u32,
     cg: u32, og: u32, groups: u32, x_base: u32,
     in_h: i32, in_w: i32, p_h: i32, p_w: i32,
-    total: u32,
+    total: u32, taps: i32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> products: array<vec4<f32>>;
@@ -27,11 +27,12 @@ struct Params {
 
 // One output as a plain sum that leaves out the taps in the padding. A tile mixes its inputs: an infinity, a NaN or an overflow
 // reaches outputs that do not have it in their window, so what is not finite is made anew.
+// The number of taps is a parameter lest a compiler unroll this loop, which hardly ever runs: that took most of the compilation.
 fn exact(n: u32, o: u32, q_h: i32, q_w: i32) -> f32 {
     var sum = 0.0;
     for (var c = 0u; c < params.cg; c++) {
         let plane = ((n * params.groups + o / params.og) * params.cg + c) * u32(params.in_h * params.in_w) - params.x_base;
-        for (var k = 0; k < 9; k++) {
+        for (var k = 0; k < params.taps; k++) {
             let i_h = q_h - params.p_h + k / 3;
             let i_w = q_w - params.p_w + k % 3;
             if (i_h >= 0 && i_h < params.in_h && i_w >= 0 && i_w < params.in_w) {

@@ -29,6 +29,28 @@ impl Cargo {
     /// Runs `cargo <command> <options> -- <args>` and tells whether it succeeded. The working directory stays the
     /// caller's, so that paths among `args` mean what they say.
     pub fn run(&self, command: &str, options: &[&str], args: &[OsString], env: &[(&str, &str)]) -> Result<bool> {
+        let (mut cargo, line) = self.command(command, options, args, env);
+        println!("running: {line}");
+        let status = cargo.status().with_context(|| format!("cannot start {}", self.program.display()))?;
+        Ok(status.success())
+    }
+
+    /// [`Cargo::run`] that keeps all that is printed, the command itself first, for the caller to show in one piece.
+    pub fn run_quietly(
+        &self,
+        command: &str,
+        options: &[&str],
+        args: &[OsString],
+        env: &[(&str, &str)],
+    ) -> Result<(bool, String)> {
+        let (mut cargo, line) = self.command(command, options, args, env);
+        let output = cargo.output().with_context(|| format!("cannot start {}", self.program.display()))?;
+        let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        Ok((output.status.success(), format!("running: {line}\n{err}{out}")))
+    }
+
+    /// The command, and the same as a line that a shell would take.
+    fn command(&self, command: &str, options: &[&str], args: &[OsString], env: &[(&str, &str)]) -> (Command, String) {
         let mut cargo = Command::new(&self.program);
         cargo.arg(command).arg("--manifest-path").arg(&self.manifest).args(options);
         if !args.is_empty() {
@@ -45,10 +67,7 @@ impl Cargo {
             line.push("--".into());
             line.extend(args.iter().map(|arg| arg.to_string_lossy().into_owned()));
         }
-        println!("running: {}", line.join(" "));
-
-        let status = cargo.status().with_context(|| format!("cannot start {}", self.program.display()))?;
-        Ok(status.success())
+        (cargo, line.join(" "))
     }
 }
 

@@ -5,7 +5,16 @@ mod cargo;
 mod install;
 mod system;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -91,7 +100,8 @@ fn test_runs(adapter: Option<&Adapter>, quick: bool) -> Vec<TestRun> {
     let integration: &[&str] = &["--workspace", "--test", "it"];
     if adapter.is_some_and(Adapter::is_llvmpipe) {
         // The vector width is the subgroup size times 32: what is right for one size only shows under another.
-        for width in ["128", "256", "512"] {
+        // The widest first: it takes longest.
+        for width in ["512", "128", "256"] {
             runs.push(TestRun {
                 about: format!("integration tests with llvmpipe's vectors {width} bits wide"),
                 targets: integration,
@@ -110,15 +120,35 @@ fn test_runs(adapter: Option<&Adapter>, quick: bool) -> Vec<TestRun> {
 fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()> {
     let cargo = Cargo::new()?;
     let runs = test_runs(adapter, quick);
-    let mut failed = Vec::new();
-    for (index, run) in runs.iter().enumerate() {
-        println!("\ntest run {} of {}: {}", index + 1, runs.len(), run.about);
-        let options: Vec<&str> = ["--no-fail-fast"].iter().chain(run.targets).copied().collect();
-        if !cargo.run("test", &options, args, &run.env)? {
-            failed.push(run.about.as_str());
+    let options = |run: &TestRun| ["--no-fail-fast"].iter().chain(run.targets).copied().collect::<Vec<_>>();
+    let (first, others) = runs.split_first().context("there is nothing to run")?;
+
+    println!("\ntest run 1 of {}: {}", runs.len(), first.about);
+    let passed = cargo.run("test", &options(first), args, &first.env)?;
+    let failed = Mutex::new(if passed { vec![] } else { vec![first.about.as_str()] });
+
+    // The first run has built everything. The others go two at a time: a software adapter compiles shaders on one core for each
+    // process, which is most of what such a run does while the driver's own cache is cold. Each is shown when it is done.
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(run) = others.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let start = Instant::now();
+            let (passed, text) = cargo.run_quietly("test", &options(run), args, &run.env)?;
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            println!("\ntest run: {} ({:.0?})\n{text}", run.about, start.elapsed());
+            if !passed {
+                failed.push(&run.about);
+            }
         }
-    }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let second = scope.spawn(work);
+        work().and(second.join().unwrap_or_else(|_| bail!("a thread that ran tests panicked")))
+    })?;
+
     println!();
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if failed.is_empty() {
         println!("test runs passed: {} of {0}", runs.len());
         return Ok(());

@@ -19,7 +19,7 @@ params! {
         h_step: i32, w_step: i32, quads: u32, strips: u32,
         rows: i32, row_count: i32, total: u32, flip: u32,
         activation: u32, slope: f32, has_bias: u32, x_base: u32,
-        y_base: u32,
+        y_base: u32, taps: i32,
     }
 }
 
@@ -200,6 +200,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
             // Images count from the first of the part, in both directions modulo 2^32.
             x_base: x_base.wrapping_sub((first * image) as u32),
             y_base: y_base.wrapping_sub((first * out_image) as u32),
+            taps: (k_h * k_w) as i32,
         };
         steps.push(Step {
             instance: instance((k_h, k_w), t.stride, epilogue.activation.constant(), access, epilogue.has_residual),

@@ -17,6 +17,7 @@ params! {
         p_h: i32, p_w: i32, quads: u32, strips: u32,
         threads: u32, workgroups: u32, activation: u32, slope: f32,
         has_bias: u32, flip: u32, x_base: u32, y_base: u32,
+        taps: i32,
     }
 }
 
@@ -131,6 +132,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
             // Images count from the first of the part, in both directions modulo 2^32.
             x_base: x_base.wrapping_sub((images.start * image) as u32),
             y_base: y_base.wrapping_sub((images.start * out_image) as u32),
+            taps: p.taps() as i32,
         };
         let constant = epilogue.activation.constant();
         Step {

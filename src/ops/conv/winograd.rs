@@ -40,7 +40,7 @@ params! {
         activation: u32, slope: f32, has_bias: u32, flip: u32,
         cg: u32, og: u32, groups: u32, x_base: u32,
         in_h: i32, in_w: i32, p_h: i32, p_w: i32,
-        total: u32,
+        total: u32, taps: i32,
     }
 }
 
@@ -260,6 +260,7 @@ impl<'a> Winograd<'a> {
             p_h,
             p_w,
             total,
+            taps: 9,
         };
         let residual = match epilogue.has_residual {
             true => Binding { slot: Slot::Arg(3), write: false, ..y },
