@@ -82,7 +82,24 @@ fn exact(x_image: u32, w_tile: u32, o: u32, start: vec3<i32>, taps_d: vec3<i32>,
 //% endif
 
 // Channels of a step. A longer loop body outgrows the instruction cache of a software adapter; blocks bring four at once.
-//% set STEP = 2 if PLANAR else 4
+//% set STEP = 2 if PLANAR and OC > 16 else 4
+// The weights of a step are OC/4 vec4s a channel, one after the other: so many loads, each lane another vec4.
+//% set PARTS = (STEP * OC // 4 + S - 1) // S
+// The products of a step: weights at w_at, inputs x0, x1, ...
+{%- macro multiply() %}
+//% for part in range(PARTS)
+        let w{{ part }} = w[w_at + w_lane{{ part }}];
+//% endfor
+        // All channels of the step for one output, then the next: each sum is loaded and stored once a step.
+//% for o in range(OC)
+//% for c in range(STEP)
+//% set at = c * OC // 4 + o // 4
+        let b{{ c }}_{{ o }} = subgroupBroadcast(w{{ at // S }}[{{ o % 4 }}], {{ at % S }}u);
+        sum{{ o }} += b{{ c }}_{{ o }} * x{{ c }};
+//% endfor
+//% endfor
+        w_at += {{ OC * STEP // 4 }}u;
+{%- endmacro %}
 @compute @workgroup_size({{ S }})
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -103,13 +120,19 @@ fn main(
     let part = i32(rest / params.groups);
     let part_positions = u32(params.part_d * params.part_h * params.part_w);
     let plane = u32(params.in_d * params.in_h * params.in_w);
+    let first = (position_tile * {{ S }}u + lane) * 4u;
+//% if PLANAR
+    // Four positions of one image, and the same of the output.
+    let flat0 = min(first, params.positions - 1u);
+    let n0 = flat0 / part_positions;
+    let j0 = flat0 % part_positions;
+//% else
     let r_w = part % params.phases_w;
     let r_h = part / params.phases_w % params.phases_h;
     let r_d = part / params.phases_w / params.phases_h;
     let taps_d = part_taps(r_d, params.phases_d, params.k_d, params.k_step_d, params.p_d, params.d_d);
     let taps_h = part_taps(r_h, params.phases_h, params.k_h, params.k_step_h, params.p_h, params.d_h);
     let taps_w = part_taps(r_w, params.phases_w, params.k_w, params.k_step_w, params.p_w, params.d_w);
-    let first = (position_tile * {{ S }}u + lane) * 4u;
 //% for p in range(4)
     let flat{{ p }} = min(first + {{ p }}u, params.positions - 1u);
     let n{{ p }} = flat{{ p }} / part_positions;
@@ -118,14 +141,26 @@ fn main(
     let j_h{{ p }} = j{{ p }} / params.part_w % params.part_h;
     let j_d{{ p }} = j{{ p }} / params.part_w / params.part_h;
 //% endfor
+//% endif
 //% for o in range(OC)
     var sum{{ o }} = vec4<f32>();
 //% endfor
-//% for part in range((OC // 4 + S - 1) // S)
-    let w_lane{{ part }} = min(lane + {{ part * S }}u, {{ OC // 4 - 1 }}u);
+//% for part in range(PARTS)
+    let w_lane{{ part }} = min(lane + {{ part * S }}u, {{ STEP * OC // 4 - 1 }}u);
 //% endfor
     let w_tile = (g * params.tiles + tile) * u32(params.k_d * params.k_h * params.k_w);
 
+//% if PLANAR
+    var w_at = w_tile * params.blocks * {{ OC }}u;
+    var x_at = (n0 * params.groups + g) * params.cg * (plane / 4u) + j0 / 4u;
+    for (var b = 0u; b < params.blocks * {{ 4 // STEP }}u; b++) {
+//% for c in range(STEP)
+        let x{{ c }} = x[x_at + {{ c }}u * (plane / 4u)];
+//% endfor
+        x_at += plane / {{ 4 // STEP }}u;
+{{- multiply() }}
+    }
+//% else
     for (var t_d = 0; t_d < taps_d.y; t_d++) {
         for (var t_h = 0; t_h < taps_h.y; t_h++) {
             for (var t_w = 0; t_w < taps_w.y; t_w++) {
@@ -134,9 +169,6 @@ fn main(
                 let k_w = taps_w.x + t_w * params.k_step_w;
                 let k = u32((k_d * params.k_h + k_h) * params.k_w + k_w);
                 var w_at = (w_tile + k) * params.blocks * {{ OC }}u;
-//% if PLANAR
-                var x_at = (n0 * params.groups + g) * params.cg * (plane / 4u) + u32(j0) / 4u;
-//% else
 //% for p in range(4)
                 let i_d{{ p }} = taps_d.z + j_d{{ p }} * params.step_d + t_d * params.tap_d;
                 let i_h{{ p }} = taps_h.z + j_h{{ p }} * params.step_h + t_h * params.tap_h;
@@ -151,14 +183,7 @@ fn main(
                 // A tap that lies in the padding for the whole tile is left out: with a large dilation that is every third or second.
                 let any_inside = subgroupAny(inside0 | inside1 | inside2 | inside3);
                 let blocks = select(0u, params.blocks, any_inside);
-//% endif
-                for (var b = 0u; b < {{ "params.blocks * 2u" if PLANAR else "blocks" }}; b++) {
-//% if PLANAR
-//% for c in range(STEP)
-                    let x{{ c }} = x[x_at + {{ c }}u * (plane / 4u)];
-//% endfor
-                    x_at += plane / {{ 4 // STEP }}u;
-//% else
+                for (var b = 0u; b < blocks; b++) {
 //% for p in range(4)
                     let v{{ p }} = x[x_at{{ p }}];
                     x_at{{ p }} += x_step{{ p }};
@@ -166,28 +191,20 @@ fn main(
 //% for c in range(4)
                     let x{{ c }} = vec4<f32>(v0[{{ c }}], v1[{{ c }}], v2[{{ c }}], v3[{{ c }}]);
 //% endfor
-//% endif
-//% for c in range(STEP)
-//% for part in range((OC // 4 + S - 1) // S)
-                    let w{{ c }}_{{ part }} = w[w_at + {{ c * (OC // 4) }}u + w_lane{{ part }}];
-//% endfor
-//% endfor
-                    // All channels of the step for one output, then the next: each sum is loaded and stored once a step.
-//% for o in range(OC)
-//% for c in range(STEP)
-                    let b{{ c }}_{{ o }} = subgroupBroadcast(w{{ c }}_{{ o // 4 // S }}[{{ o % 4 }}], {{ o // 4 % S }}u);
-                    sum{{ o }} += b{{ c }}_{{ o }} * x{{ c }};
-//% endfor
-//% endfor
-                    w_at += {{ OC * STEP // 4 }}u;
+{{- multiply() }}
                 }
             }
         }
     }
+//% endif
 
     let channels = params.og * params.groups;
     let out_plane = u32(params.out_d * params.out_h * params.out_w);
     let o_first = tile * {{ OC }}u;
+//% if PLANAR
+    let store0 = live & (first < params.positions);
+    let y_at0 = (n0 * channels + g * params.og + o_first) * out_plane + j0 - params.y_base;
+//% else
 //% for p in range(4)
     let q_d{{ p }} = j_d{{ p }} * params.phases_d + r_d;
     let q_h{{ p }} = j_h{{ p }} * params.phases_h + r_h;
@@ -197,6 +214,7 @@ fn main(
     let y_at{{ p }} = (n{{ p }} * channels + g * params.og + o_first) * out_plane
         + u32((q_d{{ p }} * params.out_h + q_h{{ p }}) * params.out_w + q_w{{ p }}) - params.y_base;
 //% endfor
+//% endif
     // Without a bias the buffer is a few zeros, of which the first is read. Each lane loads those of four other channels.
     let outputs = min(params.og - o_first, {{ OC }}u);
     let bias_at = select(0u, g * params.og + o_first, params.has_bias == 1u);
