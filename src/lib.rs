@@ -21,11 +21,13 @@
 //!   [`fold_batch_norm`].
 //! - Every operator has `forward`, `forward_into` (the caller's output), `encode` (the caller's command encoder), `output_shape` and `plan`
 //!   (which kernel, without a GPU).
+//! - [`analysis`] works out, without a GPU, what a network sees (receptive fields, holes of dilated stacks) and what operators cost.
 //! - [`mod@reference`] computes the same on the CPU in double precision.
 //!
 //! An application that has a `wgpu::Device` shares it by [`Gpu::from_wgpu`], wraps its buffers by [`Tensor::from_buffer`] and encodes into its own
 //! command encoder.
 
+pub mod analysis;
 mod cache;
 mod error;
 mod gpu;

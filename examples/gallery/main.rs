@@ -15,6 +15,8 @@ pub(crate) mod common;
 mod filters;
 pub(crate) mod photo;
 pub(crate) mod sheet;
+#[path = "../common/text.rs"]
+pub(crate) mod text;
 pub(crate) mod tiles;
 
 use common::{Error, Result};

@@ -219,25 +219,27 @@ fn epilogue() {
 /// through a tap in the zero padding. relu keeps NaN.
 #[test]
 fn nan_stays_in_its_window() {
-    for (x, w, groups, stride, pad) in [
-        ([1, 5, 9, 12], [6, 5, 3, 3], 1, 1, 1),
-        ([1, 8, 10, 8], [40, 8, 3, 3], 1, 2, 1),
-        ([1, 8, 6, 6], [16, 8, 1, 1], 1, 1, 0),
-        ([1, 3, 9, 12], [17, 3, 7, 7], 1, 2, 3),
-        ([1, 8, 7, 5], [16, 8, 1, 1], 1, 1, 2),
-        ([1, 6, 9, 12], [6, 1, 3, 3], 6, 1, 1),
-        ([1, 6, 9, 11], [6, 1, 5, 5], 6, 2, 2),
-        ([1, 8, 9, 12], [8, 4, 3, 3], 2, 1, 1),
-        ([1, 8, 10, 11], [10, 4, 3, 3], 2, 2, 1),
+    for (x, w, groups, (stride, dilation), pad) in [
+        ([1, 5, 9, 12], [6, 5, 3, 3], 1, (1, 1), 1),
+        ([1, 8, 10, 8], [40, 8, 3, 3], 1, (2, 1), 1),
+        ([1, 8, 6, 6], [16, 8, 1, 1], 1, (1, 1), 0),
+        ([1, 3, 9, 12], [17, 3, 7, 7], 1, (2, 1), 3),
+        ([1, 8, 7, 5], [16, 8, 1, 1], 1, (1, 1), 2),
+        ([1, 6, 9, 12], [6, 1, 3, 3], 6, (1, 1), 1),
+        ([1, 6, 9, 11], [6, 1, 5, 5], 6, (2, 1), 2),
+        ([1, 6, 13, 17], [6, 1, 3, 3], 6, (1, 2), 2),
+        ([1, 8, 9, 12], [8, 4, 3, 3], 2, (1, 1), 1),
+        ([1, 8, 10, 11], [10, 4, 3, 3], 2, (2, 1), 1),
     ] {
         let (x0, w0) = (integers(&x, 1, 4), integers(&w, 2, 3).mapv(|v| if v == 0.0 { 1.0 } else { v }));
-        let (options, spec) = both([stride; 2], [1; 2], [(pad, pad); 2], groups);
+        let (options, spec) = both([stride; 2], [dilation; 2], [(pad, pad); 2], groups);
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let (mut xs, mut ws) = (x0.clone(), w0.clone());
-            // In the middle of the input, and in the corner tap of a weight.
+            let (mut xs, mut first, mut last) = (x0.clone(), w0.clone(), w0.clone());
+            // In the middle of the input, and in the first and the last tap of a weight: those lie in the padding for other outputs.
             xs[[0, 2, 4, 3]] = value;
-            ws[[3, 0, 0, 0]] = value;
-            for (x, w) in [(&xs, &w0), (&x0, &ws)] {
+            first[[3, 0, 0, 0]] = value;
+            last[[3, 0, w[2] - 1, w[3] - 1]] = value;
+            for (x, w) in [(&xs, &w0), (&x0, &first), (&x0, &last)] {
                 let want = conv(x.view(), w.view(), None, &spec).expect("reference");
                 assert!(want.iter().any(|v| v.is_finite()) && want.iter().any(|v| !v.is_finite()) || pad == 0);
                 for kernel in options.candidates(gpu().profile(), x.shape(), w.shape()).expect("candidates") {

@@ -10,7 +10,8 @@ use wgconv::ndarray::ArrayD;
 use crate::common::gpu;
 use gallery::common::{Error, data, load_picture};
 use gallery::photo::Photo;
-use gallery::sheet::{Cell, Type, compose};
+use gallery::sheet::{Cell, compose};
+use gallery::text::Type;
 use gallery::tiles::{self, Tile};
 
 #[allow(dead_code)] // Its main.
@@ -78,7 +79,7 @@ fn a_wrong_tile_shows() {
 
 #[test]
 fn captions_fit_their_tiles() {
-    let (title, small) = (Type::title().expect("a font"), Type::small().expect("a font"));
+    let (title, small) = (Type::light(18.5).expect("a font"), Type::mono(12.0).expect("a font"));
     for tile in tiles::all(&photo()) {
         assert!(title.width(tile.title) <= gallery::SIZE as f32, "{}", tile.title);
         for line in tile.options {
