@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::kernel::render;
 use crate::ops::activation::{self, Activation};
 use crate::ops::conv::{depthwise, direct, few, grouped, subgroup, tiled, winograd};
-use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, softmax};
+use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, rearrange, softmax};
 use crate::params::Fields;
 use crate::plan::Instance;
 use crate::shaders::SHADERS;
@@ -157,6 +157,7 @@ fn others() -> Vec<(Instance, Fields)> {
         (softmax::apply_instance(), softmax::ApplyParams::FIELDS),
     ];
     for flag in [false, true] {
+        list.push((rearrange::instance(flag), rearrange::CopyParams::FIELDS));
         for tile in pool::window::TILES {
             list.push((pool::window::instance(flag, tile), pool::window::WindowParams::FIELDS));
         }

@@ -30,6 +30,7 @@ shaders![
     "deform/sample_flat.wgsl",
     "elementwise/activate.wgsl",
     "elementwise/binary.wgsl",
+    "elementwise/copy.wgsl",
     "involution/direct.wgsl",
     "involution/params.wgsl",
     "involution/rows.wgsl",

@@ -10,6 +10,7 @@ pub(crate) mod involution;
 pub(crate) mod linear;
 pub(crate) mod options;
 pub(crate) mod pool;
+pub(crate) mod rearrange;
 pub(crate) mod softmax;
 pub(crate) mod window;
 

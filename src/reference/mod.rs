@@ -16,6 +16,7 @@ pub mod elementwise;
 pub mod involution;
 pub mod linear;
 pub mod pool;
+pub mod rearrange;
 mod shape;
 pub mod softmax;
 
@@ -31,6 +32,7 @@ pub use involution::{
 };
 pub use linear::linear;
 pub use pool::{AvgPoolSpec, MaxPoolSpec, avg_pool, avg_pool_out_shape, global_avg_pool, max_pool, max_pool_out_shape};
+pub use rearrange::{concat, narrow, pixel_shuffle, upsample_nearest};
 pub use softmax::softmax;
 
 /// An element type the reference reads: `f32` or `f64`, both of which an `f64` holds exactly.

@@ -17,6 +17,7 @@ mod golden;
 mod involution;
 mod linear;
 mod pool;
+mod rearrange;
 mod recording;
 mod size;
 mod softmax;
