@@ -11,6 +11,7 @@ mod elementwise;
 mod errors;
 mod examples_classify;
 mod examples_gallery;
+mod examples_networks;
 mod examples_receptive_field;
 mod examples_verify;
 mod golden;
