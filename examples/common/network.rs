@@ -61,21 +61,6 @@ impl Loader<'_> {
         Ok(f64::from(self.archive.get_shaped(name, &[1])?[0]))
     }
 
-    /// The batch norm `norm` of so many channels, handed to `fold`.
-    fn norm<T>(
-        &self,
-        norm: &str,
-        channels: usize,
-        eps: f64,
-        fold: impl FnOnce(BatchNorm<'_>) -> wgconv::Result<T>,
-    ) -> Result<T> {
-        let vector =
-            |part: &str| self.archive.get_shaped(&format!("{norm}.{part}"), &[channels]).map(|array| array.view());
-        let (gamma, beta) = (vector("weight")?, vector("bias")?);
-        let (mean, var) = (vector("running_mean")?, vector("running_var")?);
-        Ok(fold(BatchNorm { gamma, beta, mean, var, eps })?)
-    }
-
     /// Puts an array where the network runs.
     pub fn put(&self, array: &ArrayD<f32>) -> Result<Value> {
         Value::new(self.gpu, array)
@@ -105,23 +90,24 @@ impl Loader<'_> {
 impl Filter {
     /// With the batch norm `norm` behind it.
     pub fn norm(self, loader: &Loader<'_>, norm: &str, eps: f64) -> Result<Self> {
-        let Self { weight, bias, outputs } = self;
-        let (weight, bias) = loader.norm(norm, bias.len(), eps, |norm| match outputs {
-            0 => norm.fold(weight.view(), Some(bias.view())),
-            _ => norm.fold_transposed(weight.view(), Some(bias.view()), 1),
-        })?;
-        Ok(Self { weight, bias, outputs })
+        self.norm_part(loader, norm, eps, (0, 1))
     }
 
-    /// Filters of the same inputs one after the other: their outputs follow each other. One at least.
-    pub fn split(self, parts: usize) -> Vec<Self> {
-        let each = self.bias.len() / parts.max(1);
-        let part = |array: &ArrayD<f32>, axis: usize, i: usize| {
-            array.slice_axis(Axis(axis), (i * each..(i + 1) * each).into()).to_owned()
+    /// The same where the norm is that of so many filters' outputs, concatenated, of which this is number `part`.
+    pub fn norm_part(self, loader: &Loader<'_>, norm: &str, eps: f64, (part, parts): (usize, usize)) -> Result<Self> {
+        let channels = self.bias.len();
+        let vector = |name: &str| {
+            let whole = loader.archive.get_shaped(&format!("{norm}.{name}"), &[parts * channels])?;
+            Ok::<_, Error>(whole.slice_axis(Axis(0), (part * channels..(part + 1) * channels).into()))
         };
-        let outputs = self.outputs;
-        let filter = |i| Self { weight: part(&self.weight, outputs, i), bias: part(&self.bias, 0, i), outputs };
-        (0..parts).map(filter).collect()
+        let (gamma, beta) = (vector("weight")?, vector("bias")?);
+        let (mean, var) = (vector("running_mean")?, vector("running_var")?);
+        let norm = BatchNorm { gamma, beta, mean, var, eps };
+        let (weight, bias) = match self.outputs {
+            0 => norm.fold(self.weight.view(), Some(self.bias.view()))?,
+            _ => norm.fold_transposed(self.weight.view(), Some(self.bias.view()), 1)?,
+        };
+        Ok(Self { weight, bias, ..self })
     }
 
     /// With `scale * y + shift` behind it.
@@ -140,9 +126,21 @@ impl Filter {
         self
     }
 
-    /// Its weight in another form.
-    pub fn reshape(self, weight: impl FnOnce(ArrayD<f32>) -> ArrayD<f32>) -> Self {
-        Self { weight: weight(self.weight), ..self }
+    /// The inputs in `range` alone, as filters of that shape. The bias stays.
+    pub fn inputs(&self, range: std::ops::Range<usize>, shape: &[usize]) -> Result<Self> {
+        let part = self.weight.slice_axis(Axis(1), range.into());
+        let weight = part.to_shape(IxDyn(shape)).map_err(|error| Error::Failed(error.to_string()))?.into_owned();
+        Ok(Self { weight, ..self.clone() })
+    }
+
+    /// The weight's axes in another order.
+    pub fn permuted(self, axes: &[usize]) -> Self {
+        Self { weight: self.weight.permuted_axes(IxDyn(axes)).as_standard_layout().into_owned(), ..self }
+    }
+
+    /// Without the bias.
+    pub fn unbiased(self) -> Self {
+        Self { bias: ArrayD::zeros(self.bias.raw_dim()), ..self }
     }
 }
 

@@ -40,10 +40,12 @@ fn refusal<T>(result: Result<T, Error>) -> Error {
     result.err().expect("an error")
 }
 
-/// Both sides have the same weights, rounded to f16 before either saw them, and compute in f32. About 60 layers follow one another;
-/// each rounds sums of up to 864 products, which moves a value by some 1e-6 of the sum's scale, and folding batch norms and scales into
-/// weights rounds those once more. So a logit, of size 10 or so, is off by some 1e-5 to 1e-4, and the sigmoid's slope is 1/4 at most. What a wrong
-/// layer does is far from that: a hard sigmoid of slope 1/6 in the neck, a shift left out or a wrong padding moves the map by 0.01 and more.
+/// Both sides have the same weights, rounded to f16 before either saw them, and compute in f32. About 60 layers follow one another.
+/// Each rounds sums of up to 864 products, which moves a value by some 1e-6 of the sum's scale, and folding batch norms and scales into
+/// weights rounds those once more: a logit, of size 10 or so, is off by some 1e-5 to 1e-4, and the sigmoid's slope is 1/4 at most. (The
+/// reference in double precision measures 6e-6: that is onnxruntime's own.) A mistake is far from that. Without one of the shifts behind the
+/// activations, the least of which is 9e-5, the map moves by 5e-4 or more; with the slope 1/6 in one of the neck's eight hard sigmoids by
+/// 0.025 or more, but for one that saturates on this picture.
 const MAP_BOUND: f32 = 5e-5;
 
 #[test]
