@@ -117,14 +117,14 @@ pub(crate) fn probabilities(
     bar.finish_and_clear();
     single.truncate(frames.len());
     many.truncate(frames.len());
-    let first = common::time(times[0]);
-    let time = match times.len() {
-        1 => format!("{first} for {SEEN} frames, with compiling and packing"),
-        n => format!(
-            "{} for {SEEN} frames (median of {} after the first, which took {first})",
-            common::time(common::median(&mut times[1..])),
-            n - 1
-        ),
+    let first = common::time(times.first().copied().unwrap_or_default());
+    let rest = times.get_mut(1..).unwrap_or_default();
+    let time = match rest.len() {
+        0 => format!("{first} for {SEEN} frames, with compiling and packing"),
+        n => {
+            let time = common::time(common::median(rest));
+            format!("{time} for {SEEN} frames (median of {n} after the first, which took {first})")
+        }
     };
     Ok((single, many, time))
 }

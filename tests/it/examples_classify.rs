@@ -147,19 +147,19 @@ fn broken_pictures_are_errors() {
 }
 
 /// Runs an example, which cargo builds before it runs tests.
-fn example(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+pub(crate) fn example(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let test = std::env::current_exe().expect("this test");
     let built = test.parent().and_then(Path::parent).expect("target folder").join("examples").join(name);
     let mut command = Command::new(built.with_extension(std::env::consts::EXE_EXTENSION));
     command.args(arguments).envs(environment.iter().copied()).output().expect("cargo builds examples with the tests")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[track_caller]
-fn expect_failure(name: &str, arguments: &[&str], message: &str) {
+pub(crate) fn expect_failure(name: &str, arguments: &[&str], message: &str) {
     let output = example(name, arguments, &[]);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");

@@ -4,17 +4,24 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use wgconv::Gpu;
 use wgconv::ndarray::{Array2, ArrayD};
 
 use crate::common::{gpu, open};
+use crate::examples_classify::{example, expect_failure, text};
 use detect_text::common::{Archive, Error, data, load_safetensors};
 use detect_text::layers::Value;
 use detect_text::network::Detector;
 use detect_text::{picture, regions};
+use shots::network::TransNet;
+use shots::{Change, changes, clip};
 
 #[allow(dead_code)] // Its main.
 #[path = "../../examples/detect_text/main.rs"]
 mod detect_text;
+#[allow(dead_code)]
+#[path = "../../examples/shots/main.rs"]
+mod shots;
 
 fn stored(name: &str) -> Archive {
     load_safetensors(&data(name)).expect("a stored file")
@@ -182,4 +189,146 @@ fn regions_are_connected_pixels() {
     assert!((first.score - (0.9 * 80.0 + 0.7 * 40.0) / 120.0).abs() < 1e-6);
     assert_eq!((found[1].left, found[1].top, found[1].right, found[1].bottom), (0.0, 28.0, 7.0, 37.0));
     assert_eq!(regions::regions(Array2::from_elem((4, 4), 1.0).view()).len(), 1);
+}
+
+/// The weights as `shots` takes them.
+fn shot_weights() -> shots::common::Archive {
+    shots::common::load_safetensors(&data("transnetv2.safetensors")).expect("weights")
+}
+
+/// Both sides have the same weights, rounded to f16 before, and compute in f32: 14 layers one behind the other, sums of up to 4864
+/// products, logits up to 12 in size. PyTorch's are 2.3e-6 off double precision; another order of summation, and batch norms folded into
+/// weights, are worth as much again a few times over. A mistake is far from that: another dilation in any one branch moves a logit by 1 or
+/// more, an epsilon of 1e-5 in the batch norms by 0.1, frames compared with those one later by 0.009.
+const LOGITS_BOUND: f32 = 3e-5;
+
+#[test]
+fn shot_logits_are_pytorchs() {
+    let golden = stored("transnetv2_golden.safetensors");
+    let frames: Vec<Vec<u8>> =
+        array(&golden, "frames").outer_iter().map(|f| f.iter().map(|&v| v as u8).collect()).collect();
+    assert_eq!((frames.len(), frames[0].len()), (20, 27 * 48 * 3));
+    let weights = shot_weights();
+    let run = |gpu: Option<&Gpu>, frames: &[Vec<u8>]| {
+        let network = TransNet::new(&weights, gpu).expect("network");
+        let logits = network.logits(gpu, frames).expect("logits");
+        [logits.single, logits.many].map(|logits| ArrayD::from_shape_vec(vec![frames.len()], logits).expect("logits"))
+    };
+    let got = run(Some(&gpu()), &frames);
+    for (name, got) in ["single", "many"].into_iter().zip(&got) {
+        let error = farthest(got, &array(&golden, name));
+        println!("{name}: {error:e} off PyTorch");
+        assert!(error <= LOGITS_BOUND, "{name}: {error:e} off PyTorch");
+    }
+    let cuts: Vec<_> = (0..20).filter(|&i| got[0][i] > 0.0).collect();
+    assert_eq!(cuts, [6, 12], "the cuts of the stored clip");
+    // The reference, which is slow, on three frames.
+    for (gpu, reference) in run(Some(&gpu()), &frames[5..8]).iter().zip(&run(None, &frames[5..8])) {
+        let error = farthest(gpu, reference);
+        assert!(error <= LOGITS_BOUND, "{error:e} off the reference");
+    }
+}
+
+/// Runs `shots`.
+fn watch(arguments: &[&str]) -> Result<Vec<Change>, shots::common::Error> {
+    shots::run(&shots::Options::try_parse_from([&["shots"], arguments].concat()).expect("arguments"))
+}
+
+#[test]
+fn cuts_are_found_where_they_are() {
+    let found = watch(&[]).expect("runs");
+    let (frames, cuts) = clip::synthetic().expect("a clip");
+    assert_eq!(frames.len(), 50);
+    assert_eq!(
+        found.iter().map(|change| (change.first, change.last)).collect::<Vec<_>>(),
+        cuts.iter().map(|&cut| (cut, cut)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn changes_are_runs_over_the_threshold() {
+    let change = |first, last, probability| Change { first, last, probability };
+    assert_eq!(changes(&[0.1, 0.7, 0.9, 0.2, 0.5, 0.6], 0.5), [change(1, 2, 0.9), change(5, 5, 0.6)]);
+    assert_eq!(changes(&[f32::NAN, 0.4], 0.5), []);
+    assert_eq!(changes(&[], 0.5), []);
+}
+
+#[test]
+fn frames_come_in_the_order_of_their_numbers() {
+    let folder = temporary("networks_frames");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("folder");
+    let refused = |folder: &Path| watch(&[folder.to_str().expect("utf-8")]).expect_err("an error");
+    let error = refused(&folder);
+    assert!(matches!(error, shots::common::Error::Contents { .. }), "{error}");
+    let error = refused(&folder.join("none"));
+    assert!(matches!(error, shots::common::Error::Io { .. }), "{error}");
+    for (i, name) in ["f_2.png", "f_9.PNG", "f_010.png", "f_11.jpg", "g.jpeg"].into_iter().enumerate() {
+        let picture = image::RgbImage::from_pixel(7, 5, image::Rgb([i as u8 * 40, 9, 200]));
+        let format =
+            if name.ends_with('g') && name.contains(".j") { image::ImageFormat::Jpeg } else { image::ImageFormat::Png };
+        picture.save_with_format(folder.join(name), format).expect("save");
+    }
+    std::fs::write(folder.join("notes.txt"), "no frame").expect("write");
+    let files = clip::files(&folder).expect("files");
+    let mut count = 0;
+    let frames = clip::read(&files, || count += 1).expect("frames");
+    assert_eq!((frames.len(), count), (5, 5));
+    assert!(frames.iter().all(|frame| frame.len() == 27 * 48 * 3));
+    assert!(frames.iter().enumerate().all(|(i, frame)| frame[0].abs_diff(i as u8 * 40) < 8), "{files:?}");
+    std::fs::write(folder.join("h.png"), "not a picture").expect("write");
+    let error = refused(&folder);
+    assert!(matches!(&error, shots::common::Error::Picture { path, .. } if path.ends_with("h.png")), "{error}");
+    std::fs::remove_dir_all(&folder).expect("clean up");
+}
+
+#[test]
+fn broken_shot_weights_are_errors() {
+    use shots::common::Error;
+    let mut archive = shot_weights();
+    for name in ["SDDCNN.1.DDCNN.0.Conv3D_4.layers.1.weight", "SDDCNN.2.DDCNN.1.bn.running_var", "fc1.bias"] {
+        let whole = archive.tensors.remove(name).expect(name);
+        let error = TransNet::new(&archive, None).err().expect("an error");
+        assert!(matches!(&error, Error::NoTensor { tensor, .. } if tensor == name), "{error}");
+        archive.tensors.insert(name.into(), ArrayD::zeros(vec![2, 2]));
+        let error = TransNet::new(&archive, None).err().expect("an error");
+        assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == name), "{error}");
+        archive.tensors.insert(name.into(), whole);
+    }
+    let folder = temporary("networks_shot_weights");
+    std::fs::create_dir_all(&folder).expect("folder");
+    let bytes = std::fs::read(data("transnetv2.safetensors")).expect("weights");
+    std::fs::write(folder.join("transnetv2.safetensors"), &bytes[..bytes.len() / 3]).expect("write");
+    let error = watch(&["--data", folder.to_str().expect("utf-8")]).expect_err("an error");
+    assert!(matches!(error, Error::Safetensors { .. }), "{error}");
+    std::fs::remove_dir_all(&folder).expect("clean up");
+    assert!(matches!(watch(&["--data", "nowhere"]), Err(Error::Io { .. })));
+    assert!(matches!(watch(&["--adapter", "no such adapter"]), Err(Error::Gpu(_))));
+}
+
+#[test]
+fn network_programs_run() {
+    for name in ["detect_text", "shots"] {
+        let help = example(name, &["--help"], &[]);
+        assert!(help.status.success() && text(&help.stdout).contains("--adapter"), "{name}");
+        expect_failure(name, &["none.png"], "none.png");
+        expect_failure(name, &["--adapter", "no such adapter"], "no such adapter");
+    }
+    let out = temporary("networks_program.png");
+    let arguments = ["--side", "64", "--out", out.to_str().expect("utf-8")];
+    let output = example("detect_text", &arguments, &[]);
+    let stdout = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for part in ["adapter", "seen as 64 x 32", "submissions each: 1", "lines of text"] {
+        assert!(stdout.contains(part), "no {part} in {stdout}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // The loader of Vulkan drivers finds none where these point nowhere.
+        let hidden = [("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere")];
+        let output = example("detect_text", &arguments, &hidden);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success() && stdout.contains("CPU reference"), "{stdout} {stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains("cargo xtask setup"), "{stderr}");
+    }
 }
