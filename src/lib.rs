@@ -22,12 +22,14 @@
 //! - Every operator has `forward`, `forward_into` (the caller's output), `encode` (the caller's command encoder), `output_shape` and `plan`
 //!   (which kernel, without a GPU).
 //! - [`analysis`] works out, without a GPU, what a network sees (receptive fields, holes of dilated stacks) and what operators cost.
+//! - [`blocks`] has what the papers build from them: bottlenecks, separable and dilated blocks, deformable layers, WaveNet, attention.
 //! - [`mod@reference`] computes the same on the CPU in double precision.
 //!
 //! An application that has a `wgpu::Device` shares it by [`Gpu::from_wgpu`], wraps its buffers by [`Tensor::from_buffer`] and encodes into its own
 //! command encoder.
 
 pub mod analysis;
+pub mod blocks;
 mod cache;
 mod error;
 mod gpu;

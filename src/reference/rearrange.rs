@@ -15,7 +15,8 @@ pub fn concat<T: Real>(arrays: &[ArrayViewD<T>], axis: usize) -> Result<ArrayD<f
     }
     let wide: Vec<ArrayD<f64>> = arrays.iter().map(|array| array.mapv(Real::to_f64)).collect();
     let views: Vec<_> = wide.iter().map(|array| array.view()).collect();
-    ndarray::concatenate(Axis(axis), &views).map_err(|e| shape_error("concat", e.to_string()))
+    let joined = ndarray::concatenate(Axis(axis), &views).map_err(|e| shape_error("concat", e.to_string()))?;
+    Ok(joined.as_standard_layout().into_owned())
 }
 
 /// `length` indices of an axis from `start` on, as `torch.narrow`.

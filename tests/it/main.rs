@@ -3,6 +3,7 @@
 
 mod activation;
 mod batch_norm;
+mod blocks;
 mod common;
 mod conv;
 mod conv_transpose;

@@ -29,10 +29,15 @@ use std::ops::Add;
 use crate::error::{Error, Result};
 use crate::ops::options::{Padding, PerAxis, out_extent};
 
+mod blocks;
 mod conv;
 mod involution;
 mod layers;
 
+pub use blocks::{
+    aspp, bottleneck, deform_layer, duc, hdc_group, inception_7x7, inverted_residual, local_attention,
+    mobilenet_v1_block, pointnet, rfb, wavenet,
+};
 pub use conv::{conv, conv_transpose, deform_conv2d, separable, spatially_separable};
 pub use involution::{involution_layer, involution2d};
 pub use layers::{add, avg_pool, global_avg_pool, linear, max_pool};
