@@ -2,6 +2,8 @@
 #![allow(dead_code)] // Each example uses its part.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -138,6 +140,57 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 pub fn load_picture(path: &Path) -> Result<image::DynamicImage> {
     image::load_from_memory(&read(path)?)
         .map_err(|error| Error::Picture { path: path.to_path_buf(), reason: error.to_string() })
+}
+
+/// Says so where no picture can be written to `path`: before the work rather than after it.
+pub fn check_place(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let unfit = match folder {
+        Some(folder) if !folder.is_dir() => Some("its folder does not exist"),
+        _ => path.is_dir().then_some("this is a folder"),
+    };
+    match unfit {
+        Some(reason) => {
+            Err(Error::Contents { path: path.to_path_buf(), reason: format!("cannot write the picture: {reason}") })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Writes a picture as PNG.
+pub fn save_picture(picture: &image::RgbImage, path: &Path) -> Result<()> {
+    let unwritable = |error: image::ImageError| Error::Contents { path: path.to_path_buf(), reason: error.to_string() };
+    picture.save_with_format(path, image::ImageFormat::Png).map_err(unwritable)
+}
+
+/// Prints a line; a reader that has gone is an error and no panic.
+pub fn say(out: &mut impl Write, line: impl std::fmt::Display) -> Result<()> {
+    writeln!(out, "{line}").map_err(|source| Error::Io { path: "standard output".into(), source })
+}
+
+/// Opens a file for what is going to be measured: before the work, which must not be lost.
+pub fn create(path: Option<&Path>) -> Result<Option<(File, &Path)>> {
+    let Some(path) = path else { return Ok(None) };
+    let file = File::create(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+    Ok(Some((file, path)))
+}
+
+/// Writes a report into a file of [`create`].
+pub fn write_json(file: Option<(File, &Path)>, report: &impl serde::Serialize) -> Result<()> {
+    let Some((mut file, path)) = file else { return Ok(()) };
+    let failed = |source| Error::Io { path: path.to_path_buf(), source };
+    let text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
+    writeln!(file, "{text}").map_err(failed)
+}
+
+/// The largest absolute difference; NaN where there is a NaN or where the shapes differ.
+pub fn difference(got: &ArrayD<f64>, want: &ArrayD<f64>) -> f64 {
+    if got.shape() != want.shape() {
+        return f64::NAN;
+    }
+    // f64::max would leave a NaN out.
+    let larger = |most: f64, error: f64| if most.is_nan() || error <= most { most } else { error };
+    got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, larger)
 }
 
 /// The tensors of a safetensors file, widened to f32, and its metadata.

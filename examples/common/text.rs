@@ -2,7 +2,7 @@
 #![allow(dead_code)] // Each example uses its part.
 
 use ab_glyph::{Font, FontRef, GlyphId, PxScale, ScaleFont, point};
-use image::{Rgb, RgbImage};
+use image::{GenericImage, Rgb, RgbImage};
 
 use super::common::{Error, Result};
 
@@ -104,4 +104,17 @@ pub fn fill(sheet: &mut RgbImage, (x, y): (u32, u32), (width, height): (u32, u32
             *pixel = ink;
         }
     }
+}
+
+/// Copies a picture into the middle of a column of `width` from (left, top) on, with a frame round it.
+pub fn insert(
+    sheet: &mut RgbImage,
+    (left, top): (u32, u32),
+    width: u32,
+    (picture, frame): (&RgbImage, Rgb<u8>),
+) -> Result<()> {
+    let (w, h) = picture.dimensions();
+    let left = left + width.saturating_sub(w) / 2;
+    fill(sheet, (left - 1, top - 1), (w + 2, h + 2), frame);
+    sheet.copy_from(picture, left, top).map_err(|error| Error::Failed(error.to_string()))
 }

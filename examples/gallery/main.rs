@@ -50,15 +50,7 @@ fn main() -> ExitCode {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let path = options.image.clone().unwrap_or_else(|| common::data("chelsea.png"));
     let photo = Photo::new(&common::load_picture(&path)?, SIZE);
-    // Before the work rather than after it.
-    let folder = options.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let unfit = match folder {
-        Some(folder) if !folder.is_dir() => Some("its folder does not exist"),
-        _ => options.out.is_dir().then_some("this is a folder"),
-    };
-    if let Some(reason) = unfit {
-        return Err(Error::Contents { path: options.out.clone(), reason: format!("cannot write the sheet: {reason}") });
-    }
+    common::check_place(&options.out)?;
     let gpu = common::open_gpu(options.adapter.as_deref())?;
     let cells = apply(&path, &photo, gpu.as_ref())?;
     let subtitle = match &gpu {
@@ -67,9 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let subtitle = format!("wgconv {} on {subtitle}", env!("CARGO_PKG_VERSION"));
     let sheet = sheet::compose(&subtitle, &cells)?;
-    let unwritable =
-        |error: image::ImageError| Error::Contents { path: options.out.clone(), reason: error.to_string() };
-    sheet.save_with_format(&options.out, image::ImageFormat::Png).map_err(unwritable)?;
+    common::save_picture(&sheet, &options.out)?;
     println!("\n{}: {} x {} pixels, {} tiles", options.out.display(), sheet.width(), sheet.height(), cells.len());
     Ok(())
 }

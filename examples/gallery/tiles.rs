@@ -9,7 +9,7 @@ use wgconv::reference::{ActivationKind, ReferenceError};
 use wgconv::{Activation, AvgPool2d, Border, Conv2d, ConvTranspose2d, DeformConv2d, Gpu, Involution2d, MaxPool2d};
 use wgconv::{Padding, Softmax, Tensor};
 
-use super::common::Result;
+use super::common::{Result, difference};
 use super::filters as f;
 use super::photo::{Photo, colour, glow, gradient, grey, halves};
 
@@ -52,16 +52,6 @@ impl Tile {
         let got = double(&(self.gpu)(&Tensor::from_array(gpu, &self.input)?)?.to_array()?);
         Ok(Outcome { picture: (self.show)(&got), difference: Some(difference(&got, &want)) })
     }
-}
-
-/// The largest absolute difference; NaN where there is a NaN or where the shapes differ.
-fn difference(got: &ArrayD<f64>, want: &ArrayD<f64>) -> f64 {
-    if got.shape() != want.shape() {
-        return f64::NAN;
-    }
-    // f64::max would leave a NaN out.
-    let larger = |most: f64, error: f64| if most.is_nan() || error <= most { most } else { error };
-    got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, larger)
 }
 
 /// All tiles but the photo itself, in the order of the sheet.

@@ -1,13 +1,12 @@
 //! What `layers` does, apart from reading its arguments.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use wgconv::{AdapterClass, Gpu};
 
-use super::common::{Error, Result, describe, progress, time};
+use super::common::{Error, Result, create, describe, progress, time, write_json};
 use super::measure::{Measurement, on_gpu, on_reference};
 use super::roofline::{Floor, Peaks};
 use super::table::{Layer, Problem, Tier, read_table};
@@ -67,11 +66,7 @@ pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Res
         )));
     }
     // Opened first: what was measured for minutes must not be lost.
-    let json = request.json.as_deref().map(|path| match File::create(path) {
-        Ok(file) => Ok((file, path)),
-        Err(error) => Err(cannot_write(path)(error)),
-    });
-    let json = json.transpose()?;
+    let json = create(request.json.as_deref())?;
     let info = gpu.map(Gpu::adapter_info);
     let mut report = Report {
         adapter: info.as_ref().map_or("CPU reference".into(), |info| info.name.clone()),
@@ -112,10 +107,7 @@ pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Res
         bar.inc(1);
     }
     bar.finish_and_clear();
-    if let Some((mut file, path)) = json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| cannot_write(path)(error.into()))?;
-        writeln!(file, "{text}").map_err(cannot_write(path))?;
-    }
+    write_json(json, &report)?;
     Ok(failed)
 }
 
@@ -171,8 +163,4 @@ impl Row {
         }
         line
     }
-}
-
-fn cannot_write(path: &Path) -> impl Fn(std::io::Error) -> Error {
-    move |source| Error::Io { path: path.to_path_buf(), source }
 }

@@ -16,7 +16,7 @@ pub(crate) mod picture;
 #[path = "../common/text.rs"]
 pub(crate) mod text;
 
-use common::{Error, Result};
+use common::Result;
 use picture::Captions;
 
 /// Draws which pixels one output of a stack of dilated convolutions sees, and how often, and says whether the rates follow the rules
@@ -53,9 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for line in captions.verdicts.iter().map(|(line, _)| line).chain(&captions.notes) {
         println!("{line}");
     }
-    let unwritable =
-        |error: image::ImageError| Error::Contents { path: options.out.clone(), reason: error.to_string() };
-    sheet.save_with_format(&options.out, image::ImageFormat::Png).map_err(unwritable)?;
+    common::save_picture(&sheet, &options.out)?;
     println!("{}: {} x {} pixels", options.out.display(), sheet.width(), sheet.height());
     Ok(())
 }
