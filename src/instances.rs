@@ -35,7 +35,6 @@ fn conv() -> Vec<(Instance, Fields)> {
                     (false, false, false),
                     (true, false, false),
                     (true, true, false),
-                    (false, true, false),
                     (false, false, true),
                     (true, false, true),
                 ] {
