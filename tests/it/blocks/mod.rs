@@ -1,6 +1,7 @@
 //! Every block against the reference composed in f64 from the same parameters, within a bound that is propagated along it.
 
 mod dilated;
+mod golden;
 mod near;
 mod parameters;
 
