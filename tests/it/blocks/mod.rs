@@ -1,5 +1,6 @@
 //! Every block against the reference composed in f64 from the same parameters, within a bound that is propagated along it.
 
+mod cost;
 mod dilated;
 mod golden;
 mod near;
