@@ -18,14 +18,15 @@ fn read(name: &str) -> (HashMap<String, ArrayD<f32>>, ArrayD<f64>) {
     let (mut single, mut double) = (HashMap::new(), None);
     for (name, tensor) in SafeTensors::deserialize(&bytes).expect("safetensors").tensors() {
         let shape = IxDyn(tensor.shape());
-        let (fours, eights) = (tensor.data().as_chunks::<4>().0, tensor.data().as_chunks::<8>().0);
         match tensor.dtype() {
             Dtype::F64 => {
-                let values = eights.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+                let values =
+                    tensor.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight"))).collect();
                 double = Some(ArrayD::from_shape_vec(shape, values).expect("shape"));
             }
             _ => {
-                let values = fours.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                let values =
+                    tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four"))).collect();
                 single.insert(name, ArrayD::from_shape_vec(shape, values).expect("shape"));
             }
         }
