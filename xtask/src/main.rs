@@ -88,26 +88,27 @@ struct TestRun {
 
 /// The runs of `cargo xtask test`, in order.
 fn test_runs(adapter: Option<&Adapter>, quick: bool) -> Vec<TestRun> {
-    let mut runs = vec![TestRun {
+    let all = TestRun {
         about: "all tests: library, integration, documentation".into(),
         targets: &["--workspace"],
         env: vec![],
-    }];
+    };
     if quick {
-        return runs;
+        return vec![all];
     }
     // --workspace here too: with fewer packages cargo would choose fewer features and build the dependencies again.
     let integration: &[&str] = &["--workspace", "--test", "it"];
+    // The vector width is the subgroup size times 32: what is right for one size only shows under another.
+    let widened = |width: &'static str| TestRun {
+        about: format!("integration tests with llvmpipe's vectors {width} bits wide"),
+        targets: integration,
+        env: vec![("LP_NATIVE_VECTOR_WIDTH", width)],
+    };
+    let mut runs = vec![all];
     if adapter.is_some_and(Adapter::is_llvmpipe) {
-        // The vector width is the subgroup size times 32: what is right for one size only shows under another.
         // The widest first: it takes longest.
-        for width in ["512", "128", "256"] {
-            runs.push(TestRun {
-                about: format!("integration tests with llvmpipe's vectors {width} bits wide"),
-                targets: integration,
-                env: vec![("LP_NATIVE_VECTOR_WIDTH", width)],
-            });
-        }
+        runs.insert(0, widened("512"));
+        runs.extend([widened("128"), widened("256")]);
     }
     runs.push(TestRun {
         about: "integration tests under WebGPU's default limits".into(),
@@ -121,23 +122,26 @@ fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()>
     let cargo = Cargo::new()?;
     let runs = test_runs(adapter, quick);
     let options = |run: &TestRun| ["--no-fail-fast"].iter().chain(run.targets).copied().collect::<Vec<_>>();
-    let (first, others) = runs.split_first().context("there is nothing to run")?;
 
-    println!("\ntest run 1 of {}: {}", runs.len(), first.about);
-    let passed = cargo.run("test", &options(first), args, &first.env)?;
-    let failed = Mutex::new(if passed { vec![] } else { vec![first.about.as_str()] });
+    println!("\nbuilding the tests");
+    if !cargo.run("test", &["--workspace", "--no-run"], &[], &[])? {
+        bail!("the tests do not build");
+    }
 
-    // The first run has built everything. The others go two at a time: a software adapter compiles shaders on one core for each
-    // process, which is most of what such a run does while the driver's own cache is cold. Each is shown when it is done.
+    // Two at a time: a software adapter compiles shaders on one core for each process, which is most of what a run does while the
+    // driver's own cache is cold. Each is shown when it is done.
+    println!("\ntest runs: {}, two at a time", runs.len());
+    let failed = Mutex::new(Vec::new());
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
-        while let Some(run) = others.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            println!("started: {}", run.about);
             let start = Instant::now();
             let (passed, text) = cargo.run_quietly("test", &options(run), args, &run.env)?;
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
             println!("\ntest run: {} ({:.0?})\n{text}", run.about, start.elapsed());
             if !passed {
-                failed.push(&run.about);
+                failed.push(run.about.as_str());
             }
         }
         Ok(())
