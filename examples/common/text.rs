@@ -6,6 +6,13 @@ use image::{GenericImage, Rgb, RgbImage};
 
 use super::common::{Error, Result};
 
+/// The examples' dark sheets: the ground, rims of pictures, headings, text, and numbers that are good news.
+pub const PAPER: Rgb<u8> = Rgb([18, 20, 24]);
+pub const FRAME: Rgb<u8> = Rgb([52, 57, 66]);
+pub const TITLE: Rgb<u8> = Rgb([240, 240, 236]);
+pub const TEXT: Rgb<u8> = Rgb([160, 167, 178]);
+pub const GOOD: Rgb<u8> = Rgb([126, 200, 148]);
+
 /// A font at a size in pixels.
 pub struct Type {
     font: FontRef<'static>,

@@ -4,7 +4,6 @@
 //! `cargo run --release --example cost -- --channels 64,64 --size 56x56 --kernel 3 --groups 32`
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,7 +16,7 @@ pub(crate) mod measure;
 pub(crate) mod rows;
 
 use common::{Error, Result, say};
-use measure::{Measured, head};
+use measure::{Measured, Settings, head};
 use rows::Layer;
 
 /// Prints what a convolution of the given channels and extents costs when made as a standard, grouped, depthwise separable, spatially
@@ -34,24 +33,8 @@ pub(crate) struct Options {
     /// Height and width.
     #[arg(long, value_name = "HxW", default_value = "56x56", value_parser = extents)]
     size: [usize; 2],
-    /// Taps of the kernel along each axis.
-    #[arg(long, value_name = "K", default_value_t = 3)]
-    kernel: usize,
-    /// Groups of the grouped convolution.
-    #[arg(long, value_name = "G", default_value_t = 32)]
-    groups: usize,
-    /// Pictures at once.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    batch: usize,
-    /// Calls to take the median of.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
-    repeat: u16,
-    /// Write the numbers to this file.
-    #[arg(long, value_name = "OUT")]
-    json: Option<PathBuf>,
-    /// Part of an adapter's name; else WGCONV_ADAPTER, else the most powerful.
-    #[arg(long, value_name = "NAME")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 fn extents(text: &str) -> Result<[usize; 2], String> {
@@ -79,13 +62,13 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<Vec<Measure
         return Err(Error::Failed(format!("--channels: expected IN,OUT, got {} numbers", options.channels.len())));
     };
     let [height, width] = options.size;
-    let Options { kernel, groups, batch, .. } = *options;
+    let Settings { kernel, groups, batch, .. } = options.settings;
     let layer = Layer { batch, c_in, c_out, height, width, kernel, groups };
     rows::check(&layer)?;
-    let json = common::create(options.json.as_deref())?;
-    let gpu = common::open_gpu(options.adapter.as_deref())?;
+    let json = common::create(options.settings.json.as_deref())?;
+    let gpu = common::open_gpu(options.settings.adapter.as_deref())?;
     let adapter = gpu.as_ref().map_or("CPU reference".to_string(), |gpu: &Gpu| common::describe(&gpu.adapter_info()));
-    let rows = measure::measure(&layer, gpu.as_ref(), options.repeat.into())?;
+    let rows = measure::measure(&layer, gpu.as_ref(), options.settings.repeat.into())?;
     common::write_json(json, &Report { adapter: adapter.clone(), rows: &rows })?;
     say(out, &adapter)?;
     let clock = rows.first().map_or("", |row| row.clock.describe());

@@ -1,5 +1,6 @@
 //! Measures rows and writes them down.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -7,6 +8,29 @@ use wgconv::Gpu;
 
 use super::common::{self, Result, median, time};
 use super::rows::{Kind, Layer, Row};
+
+/// What both tables measure, and how.
+#[derive(clap::Args)]
+pub struct Settings {
+    /// Taps of the kernel along each axis.
+    #[arg(long, value_name = "K", default_value_t = 3)]
+    pub kernel: usize,
+    /// Groups of the grouped convolution.
+    #[arg(long, value_name = "G", default_value_t = 32)]
+    pub groups: usize,
+    /// Pictures at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch: usize,
+    /// Calls to take the median of.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    pub repeat: u16,
+    /// Write the numbers to this file.
+    #[arg(long, value_name = "OUT")]
+    pub json: Option<PathBuf>,
+    /// Part of an adapter's name; else WGCONV_ADAPTER, else the most powerful.
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
+}
 
 /// Calls before those that count: the first compiles.
 const WARM_UP: usize = 2;

@@ -5,7 +5,7 @@ use image::{Rgb, RgbImage};
 use super::common::Result;
 use super::model::{Field, Geometry, Sample, samples};
 use super::shapes::{dot, frame, line, ring};
-use super::text::{Type, fill, insert, mix};
+use super::text::{FRAME, GOOD, PAPER, TEXT, TITLE, Type, fill, insert, mix};
 use super::view::{Cell, Panel, Photo};
 
 /// One version of the layer.
@@ -72,11 +72,6 @@ const CLOSE_UP: u32 = 300;
 const HEADER: u32 = 84;
 const CAPTION: u32 = 92;
 
-const PAPER: Rgb<u8> = Rgb([18, 20, 24]);
-const FRAME: Rgb<u8> = Rgb([52, 57, 66]);
-const TITLE: Rgb<u8> = Rgb([240, 240, 236]);
-const TEXT: Rgb<u8> = Rgb([160, 167, 178]);
-const NUMBER: Rgb<u8> = Rgb([126, 200, 148]);
 /// A tap where it samples, where it would be, and the output's own place.
 pub const TAP: Rgb<u8> = Rgb([255, 214, 64]);
 const GRID: Rgb<u8> = Rgb([250, 250, 246]);
@@ -100,7 +95,7 @@ impl Sheet<'_> {
             let (x, bottom) = (left as f32, (HEADER + height) as f32);
             title.draw(&mut sheet, (x, bottom + 25.0), TITLE, view.title);
             let numbers = view.numbers(self.geometry, self.points);
-            let lines = [(view.explanation(), TEXT), (&numbers, TEXT), (&view.compared(), NUMBER)];
+            let lines = [(view.explanation(), TEXT), (&numbers, TEXT), (&view.compared(), GOOD)];
             for ((text, ink), row) in lines.into_iter().zip(0u8..) {
                 let baseline = bottom + 43.0 + 16.0 * f32::from(row);
                 small.draw(&mut sheet, (x, baseline), ink, &small.fit(text, PANEL as f32));

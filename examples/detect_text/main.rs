@@ -83,9 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<[u32; 4]>> {
     println!("inference  {time}\n");
     let map = map.index_axis_move(Axis(0), 0).index_axis_move(Axis(0), 0).into_dimensionality::<Ix2>();
     let boxes = show(&mut sheet, map.map_err(|error| Error::Failed(error.to_string()))?.view());
-    let unwritable =
-        |error: image::ImageError| Error::Contents { path: options.out.clone(), reason: error.to_string() };
-    sheet.save_with_format(&options.out, image::ImageFormat::Png).map_err(unwritable)?;
+    common::save_picture(&sheet, &options.out)?;
     println!("\n{}: {} x {} pixels", options.out.display(), sheet.width(), sheet.height());
     Ok(boxes)
 }

@@ -4,7 +4,7 @@ use image::{GenericImage, Rgb, RgbImage};
 use wgconv::ndarray::Array2;
 
 use super::common::{Error, Result};
-use super::text::{Type, fill, mix};
+use super::text::{FRAME, GOOD, PAPER, TEXT, TITLE, Type, fill, mix};
 
 /// One picture and what stands under it.
 pub struct Cell {
@@ -24,12 +24,6 @@ const HEADER: u32 = 84;
 /// Height of the captions and of the space below them.
 const CAPTION: u32 = 104;
 
-const PAPER: Rgb<u8> = Rgb([18, 20, 24]);
-const FRAME: Rgb<u8> = Rgb([52, 57, 66]);
-const TITLE: Rgb<u8> = Rgb([240, 240, 236]);
-const TEXT: Rgb<u8> = Rgb([160, 167, 178]);
-const NUMBER: Rgb<u8> = Rgb([126, 200, 148]);
-
 /// Draws the sheet. All pictures have the first one's size.
 pub fn compose(subtitle: &str, cells: &[Cell]) -> Result<RgbImage> {
     let (heading, title, small) = (Type::light(30.0)?, Type::light(18.5)?, Type::mono(12.0)?);
@@ -48,7 +42,7 @@ pub fn compose(subtitle: &str, cells: &[Cell]) -> Result<RgbImage> {
         }
         let (left, bottom, room) = (x as f32, (y + height) as f32, width as f32);
         title.draw(&mut sheet, (left, bottom + 23.0), TITLE, &title.fit(&cell.title, room));
-        let lines = [(&cell.options[0], TEXT, 41.0), (&cell.options[1], TEXT, 57.0), (&cell.footer, NUMBER, 74.0)];
+        let lines = [(&cell.options[0], TEXT, 41.0), (&cell.options[1], TEXT, 57.0), (&cell.footer, GOOD, 74.0)];
         for (line, ink, below) in lines {
             small.draw(&mut sheet, (left, bottom + below), ink, &small.fit(line, room));
         }

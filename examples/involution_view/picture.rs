@@ -7,7 +7,7 @@ use wgconv::ndarray::ArrayD;
 use super::common::Result;
 use super::model::{GROUPS, Kernel, Layer};
 use super::shapes::{dot, frame, ring};
-use super::text::{Type, fill, insert, mix};
+use super::text::{FRAME, GOOD, PAPER, TEXT, TITLE, Type, fill, insert, mix};
 use super::view::{Cell, Panel, Photo, Point};
 
 /// What there is to draw.
@@ -31,11 +31,6 @@ const CAPTION: u32 = 72;
 const TILE: u32 = 176;
 const UNDER: u32 = 34;
 
-const PAPER: Rgb<u8> = Rgb([18, 20, 24]);
-const FRAME: Rgb<u8> = Rgb([52, 57, 66]);
-const TITLE: Rgb<u8> = Rgb([240, 240, 236]);
-const TEXT: Rgb<u8> = Rgb([160, 167, 178]);
-const NUMBER: Rgb<u8> = Rgb([126, 200, 148]);
 const MARKER: Rgb<u8> = Rgb([255, 72, 72]);
 /// Weights of -1, 0 and 1 times the largest of a kernel.
 pub const NEGATIVE: Rgb<u8> = Rgb([70, 150, 255]);
@@ -134,7 +129,7 @@ impl Sheet<'_> {
         }
         x = say(sheet, x + LENGTH + 10, "max", TEXT) + 34;
         x = say(sheet, x, "red frame: the pixel itself", TEXT) + 34;
-        say(sheet, x, &self.compared, NUMBER);
+        say(sheet, x, &self.compared, GOOD);
     }
 }
 

@@ -4,7 +4,6 @@
 //! `cargo run --release --example operators -- --layers 64@56,512@7`
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -19,7 +18,7 @@ pub(crate) mod measure;
 pub(crate) mod rows;
 
 use common::{Result, say};
-use measure::{Measured, head};
+use measure::{Measured, Settings, head};
 use rows::Layer;
 
 /// Ranks the operators that can make a layer of an image classifier by the time that each takes on this adapter, with parameters and
@@ -31,24 +30,8 @@ pub(crate) struct Options {
     /// Layers as channels@extent; by default those of a ResNet's four stages.
     #[arg(long, value_name = "C@S,..", value_delimiter = ',', default_value = "64@56,128@28,256@14,512@7")]
     layers: Vec<Stage>,
-    /// Taps of the kernel along each axis.
-    #[arg(long, value_name = "K", default_value_t = 3)]
-    kernel: usize,
-    /// Groups of the grouped convolution.
-    #[arg(long, value_name = "G", default_value_t = 32)]
-    groups: usize,
-    /// Pictures at once.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    batch: usize,
-    /// Calls to take the median of.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
-    repeat: u16,
-    /// Write the numbers to this file.
-    #[arg(long, value_name = "OUT")]
-    json: Option<PathBuf>,
-    /// Part of an adapter's name; else WGCONV_ADAPTER, else the most powerful.
-    #[arg(long, value_name = "NAME")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// A stage of a classifier.
@@ -91,7 +74,7 @@ fn main() -> ExitCode {
 /// # Errors
 /// A layer that does not fit, an adapter that is not there, a file that cannot be written.
 pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<Vec<Ranking>> {
-    let Options { kernel, groups, batch, .. } = *options;
+    let Settings { kernel, groups, batch, .. } = options.settings;
     let layers: Vec<Layer> = options
         .layers
         .iter()
@@ -109,13 +92,13 @@ pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<Vec<Ranking
     for layer in &layers {
         rows::check(layer)?;
     }
-    let json = common::create(options.json.as_deref())?;
-    let gpu = common::open_gpu(options.adapter.as_deref())?;
+    let json = common::create(options.settings.json.as_deref())?;
+    let gpu = common::open_gpu(options.settings.adapter.as_deref())?;
     let adapter = gpu.as_ref().map_or("CPU reference".to_string(), |gpu| common::describe(&gpu.adapter_info()));
     say(out, &adapter)?;
     let mut rankings = vec![];
     for layer in &layers {
-        let mut operators = measure::measure(layer, gpu.as_ref(), options.repeat.into())?;
+        let mut operators = measure::measure(layer, gpu.as_ref(), options.settings.repeat.into())?;
         if rankings.is_empty() {
             say(out, operators.first().map_or("", |operator| operator.clock.describe()))?;
         }

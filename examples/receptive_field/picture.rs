@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 use wgconv::ndarray::ArrayD;
 
 use super::common::Result;
-use super::text::{Type, fill, mix};
+use super::text::{FRAME, GOOD, PAPER, TEXT, TITLE, Type, fill, mix};
 
 /// What stands above the map.
 pub struct Captions {
@@ -27,11 +27,6 @@ const BELOW: u32 = 50;
 const LEGEND: u32 = 62;
 const LINE: u32 = 19;
 
-const PAPER: Rgb<u8> = Rgb([18, 20, 24]);
-const FRAME: Rgb<u8> = Rgb([52, 57, 66]);
-const TITLE: Rgb<u8> = Rgb([240, 240, 236]);
-const TEXT: Rgb<u8> = Rgb([160, 167, 178]);
-const GOOD: Rgb<u8> = Rgb([126, 200, 148]);
 const BAD: Rgb<u8> = Rgb([240, 128, 112]);
 const HOLE: Rgb<u8> = Rgb([48, 24, 28]);
 const CROSS: Rgb<u8> = Rgb([190, 66, 62]);
@@ -77,7 +72,12 @@ pub fn draw(counts: &ArrayD<u128>, captions: &Captions) -> Result<RgbImage> {
 /// The colour of a count: logarithmic, since counts of deep stacks grow without bounds towards the middle.
 fn colour(count: u128, most: u128) -> Rgb<u8> {
     let part = if most > 1 { (count as f64).ln() / (most as f64).ln() } else { 0.0 };
-    let place = part as f32 * (RAMP.len() - 1) as f32;
+    ramp(part as f32)
+}
+
+/// The colour at a part of the way from the least count to the greatest.
+fn ramp(part: f32) -> Rgb<u8> {
+    let place = part * (RAMP.len() - 1) as f32;
     let below = (place as usize).min(RAMP.len() - 2);
     mix(Rgb(RAMP[below]), Rgb(RAMP[below + 1]), place - below as f32)
 }
@@ -156,9 +156,7 @@ fn draw_legend(sheet: &mut RgbImage, (left, top): (u32, u32), counts: &ArrayD<u1
     x = say(sheet, x, "seen once") + 10;
     if most > 1 {
         for i in 0..LENGTH {
-            let part = i as f32 / (LENGTH - 1) as f32 * (RAMP.len() - 1) as f32;
-            let below = (part as usize).min(RAMP.len() - 2);
-            fill(sheet, (x + i, top), (1, HEIGHT), mix(Rgb(RAMP[below]), Rgb(RAMP[below + 1]), part - below as f32));
+            fill(sheet, (x + i, top), (1, HEIGHT), ramp(i as f32 / (LENGTH - 1) as f32));
         }
         x = say(sheet, x + LENGTH + 10, &format!("{most} times"));
     } else {

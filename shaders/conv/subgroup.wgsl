@@ -38,6 +38,7 @@ struct Params {
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
 
+//% if not PLANAR
 // Along one axis: (first tap, number of taps, input index of position 0 of the part under the first tap).
 fn part_taps(r: i32, phases: i32, k: i32, k_step: i32, pad: i32, dilation: i32) -> vec3<i32> {
 //% if TRANSPOSED
@@ -54,7 +55,6 @@ fn part_taps(r: i32, phases: i32, k: i32, k_step: i32, pad: i32, dilation: i32) 
 //% endif
 }
 
-//% if not PLANAR
 // One output by a loop that leaves out the taps in the padding. The fast path multiplies them by 0, which is wrong for a weight that
 // is infinite or NaN: a lane whose sums are not all finite comes here. `x_image` is the first vec4 of the image's group, `start` the
 // input position under the first taps.
@@ -117,7 +117,6 @@ fn main(
     }
     rest = rest / params.tiles / params.position_tiles;
     let g = rest % params.groups;
-    let part = i32(rest / params.groups);
     let part_positions = u32(params.part_d * params.part_h * params.part_w);
     let plane = u32(params.in_d * params.in_h * params.in_w);
     let first = (position_tile * {{ S }}u + lane) * 4u;
@@ -127,6 +126,7 @@ fn main(
     let n0 = flat0 / part_positions;
     let j0 = flat0 % part_positions;
 //% else
+    let part = i32(rest / params.groups);
     let r_w = part % params.phases_w;
     let r_h = part / params.phases_w % params.phases_h;
     let r_d = part / params.phases_w / params.phases_h;

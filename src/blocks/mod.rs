@@ -51,6 +51,6 @@ fn quotient(op: &'static str, argument: &'static str, whole: usize, part: usize)
 }
 
 /// The padding that keeps an odd kernel's output as large as its input.
-fn same(kernel: usize, dilation: usize) -> usize {
+pub(crate) fn same(kernel: usize, dilation: usize) -> usize {
     (kernel.saturating_sub(1) / 2).saturating_mul(dilation)
 }

@@ -123,6 +123,13 @@ fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()>
     let runs = test_runs(adapter, quick);
     let options = |run: &TestRun| ["--no-fail-fast"].iter().chain(run.targets).copied().collect::<Vec<_>>();
 
+    if let [only] = &runs[..] {
+        return match cargo.run("test", &options(only), args, &only.env)? {
+            true => Ok(()),
+            false => bail!("the tests failed"),
+        };
+    }
+
     println!("\nbuilding the tests");
     if !cargo.run("test", &["--workspace", "--no-run"], &[], &[])? {
         bail!("the tests do not build");

@@ -5,7 +5,7 @@ use super::conv::correlate;
 use super::{Cost, Options, Tally, deform_conv2d, global_avg_pool, involution_layer, product};
 use crate::blocks::{
     AsppConfig, BottleneckConfig, DeformConfig, InvolutionConfig, LocalAttentionConfig, Middle, RfbConfig,
-    WaveNetConfig,
+    WaveNetConfig, same,
 };
 use crate::error::{Error, Result};
 use crate::ops::options::Padding;
@@ -99,11 +99,6 @@ fn options(stride: usize, padding: usize, dilation: usize) -> Options<2> {
     Options::new().stride(stride).padding(padding).dilation(dilation)
 }
 
-/// The padding that keeps an odd kernel's output as large as its input.
-fn same(kernel: usize, dilation: usize) -> usize {
-    (kernel.saturating_sub(1) / 2).saturating_mul(dilation)
-}
-
 /// A [`Bottleneck`](crate::blocks::Bottleneck) of any middle, its shortcut counted.
 ///
 /// # Errors
@@ -122,15 +117,15 @@ pub fn bottleneck(x: &[usize], config: &BottleneckConfig) -> Result<Cost> {
     const OP: &str = "cost::bottleneck";
     let BottleneckConfig { in_channels, width, out_channels, stride, dilation, groups, middle } = *config;
     let chain = Chain::new(OP, x).conv(width, [1, 1], 1, Options::new())?;
+    let conv = |chain: Chain| chain.conv(width, [3, 3], groups, options(stride, dilation, dilation));
     let chain = match middle {
-        Middle::Conv => chain.conv(width, [3, 3], groups, options(stride, dilation, dilation))?,
+        Middle::Conv => conv(chain)?,
         Middle::Deform { modulated, offset_groups } => {
             let new = DeformConfig::new(width, width);
             let config = DeformConfig { stride, dilation, groups, offset_groups, modulated, ..new };
             let cost = deform_layer(&chain.shape, &config)?;
-            // The deformable layer's output has the extents of a convolution's.
-            let output = chain.clone().conv(width, [3, 3], groups, options(stride, dilation, dilation))?.shape;
-            Chain { shape: output, ..chain.and(cost) }
+            // The deformable layer's output has the extents of the convolution's that it stands for.
+            Chain { shape: conv(chain.clone())?.shape, ..chain.and(cost) }
         }
         Middle::Involution { kernel, group_channels } => {
             let new = InvolutionConfig::new(width);
@@ -411,16 +406,13 @@ pub fn local_attention(x: &[usize], config: &LocalAttentionConfig) -> Result<Cos
     let one = projection.cost;
     let (shape, elements) = (projection.shape.clone(), product(OP, &[&projection.shape])?);
     let (taps, pad) = (kernel.saturating_mul(kernel), same(kernel, 1));
-    // One-hot weights and those of the sum are constants, no parameters.
-    let constant = |chain: Chain, before: u64| Chain { cost: Cost { parameters: before, ..chain.cost }, ..chain };
     let (all, groups) = (channels.saturating_mul(taps), channels);
     let keys = projection.convolve(all, [kernel, kernel], groups, options(1, pad, 1))?;
-    let keys = constant(keys, one.parameters);
     let products = keys.shape.clone();
-    let products = constant(keys.multiplied(products, elements)?, one.parameters);
+    let products = keys.multiplied(products, elements)?;
     let positions = [shape[0], channels, taps.saturating_mul(shape[2]).saturating_mul(shape[3])];
     let sums = Chain { shape: positions.to_vec(), ..products }.convolve(heads, [1], heads, Options::<1>::new())?;
-    let sums = constant(sums, one.parameters);
     let apply = super::involution2d(&shape, kernel, &options(1, pad, 1).groups(heads))?;
-    Ok(sums.cost + one + one + apply)
+    // One-hot weights and those of the sum are constants: the projections' are all the parameters.
+    Ok(Cost { parameters: one.parameters.saturating_mul(3), ..sums.cost + one + one + apply })
 }
