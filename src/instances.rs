@@ -117,6 +117,7 @@ fn conv_few_and_winograd() -> Vec<(Instance, Fields)> {
 }
 
 fn deform_and_involution() -> Vec<(Instance, Fields)> {
+    use involution::choose::{ROWS, SUBGROUP_BLOCKS};
     let mut list = Vec::new();
     for block in conv_transpose::direct::BLOCKS {
         list.push((conv_transpose::direct::instance(block), conv_transpose::direct::TransposeParams::FIELDS));
@@ -132,9 +133,19 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
         list.push((involution::choose::direct_instance(block), involution::parts::InvolutionParams::FIELDS));
     }
     for width in involution::choose::WIDTHS {
+        for lanes in subgroup::SUBGROUPS {
+            for tile in SUBGROUP_BLOCKS.into_iter().flat_map(|block| ROWS.map(|rows| (block, rows))) {
+                for act in activations() {
+                    for flags in [(false, false), (false, true), (true, false), (true, true)] {
+                        let instance = involution::choose::subgroup_instance((lanes, width), tile, act, flags);
+                        list.push((instance, involution::parts::InvolutionParams::FIELDS));
+                    }
+                }
+            }
+        }
         for stride in involution::choose::STRIDES {
             for block in involution::choose::BLOCKS {
-                for rows in involution::choose::ROWS {
+                for rows in ROWS {
                     for act in activations() {
                         for flags in 0..8 {
                             let flags = (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);

@@ -34,6 +34,7 @@ shaders![
     "involution/direct.wgsl",
     "involution/params.wgsl",
     "involution/rows.wgsl",
+    "involution/subgroup.wgsl",
     "linear.wgsl",
     "pool/global.wgsl",
     "pool/window.wgsl",

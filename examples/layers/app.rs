@@ -17,6 +17,8 @@ pub struct Request {
     /// The tier that suits the adapter where none is named.
     pub tier: Option<Tier>,
     pub filter: String,
+    /// A kernel's name, or `all`; by default the one that is chosen.
+    pub kernel: Option<String>,
     pub repeat: usize,
     pub check: bool,
     /// A file that the example `peaks` wrote.
@@ -83,30 +85,40 @@ pub fn layers(request: &Request, gpu: Option<&Gpu>, out: &mut impl Write) -> Res
         bar.set_message(layer.name.clone());
         let measured = layer.problem().and_then(|problem| {
             let measurement = match gpu {
-                Some(gpu) => on_gpu(gpu, &problem, request.repeat, request.check),
-                None => on_reference(&problem),
+                Some(gpu) => on_gpu(gpu, &problem, request.kernel.as_deref(), request.repeat, request.check),
+                None => on_reference(&problem).map(|measurement| vec![measurement]),
             };
             measurement.map(|measurement| (problem, measurement))
         });
-        let line = match measured {
-            Ok((problem, measurement)) => {
-                failed += usize::from(measurement.check.as_ref().is_some_and(|check| !check.passed));
-                let floor = peaks.as_ref().map(|peaks| peaks.floor(problem.flops, problem.least_bytes));
-                let row = Row::new(layer, &problem, &measurement, floor);
-                let line = row.line(&measurement);
-                report.layers.push(row);
-                line
+        let lines = match measured {
+            Ok((problem, measurements)) => {
+                let line = |measurement: Measurement| {
+                    failed += usize::from(measurement.check.as_ref().is_some_and(|check| !check.passed));
+                    let floor = peaks.as_ref().map(|peaks| peaks.floor(problem.flops, problem.least_bytes));
+                    let row = Row::new(layer, &problem, &measurement, floor);
+                    let line = row.line(&measurement);
+                    report.layers.push(row);
+                    line
+                };
+                measurements.into_iter().map(line).collect()
             }
             Err(error) => {
                 failed += 1;
                 let reason: Vec<String> = error.to_string().split_whitespace().map(str::to_string).collect();
-                format!("{:26} FAIL: {}", layer.name, reason.join(" "))
+                vec![format!("{:26} FAIL: {}", layer.name, reason.join(" "))]
             }
         };
-        bar.suspend(|| say(out, &line))?;
+        for line in lines {
+            bar.suspend(|| say(out, &line))?;
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
+    if let (Some(kernel), true) = (&request.kernel, report.layers.is_empty() && failed == 0) {
+        return Err(Error::Failed(format!(
+            "--kernel: expected one that can take a layer on this adapter, got {kernel}"
+        )));
+    }
     write_json(json, &report)?;
     Ok(failed)
 }

@@ -42,6 +42,9 @@ struct Options {
     /// Only layers whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
+    /// Measure this kernel, on the layers that it can take, or `all` that can take a layer; by default the one that is chosen.
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
     /// Take the adapter whose name contains this; otherwise the environment variable WGCONV_ADAPTER chooses.
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
@@ -67,6 +70,7 @@ fn run(options: Options) -> Result<()> {
         table: options.file,
         tier: options.tier,
         filter: options.filter,
+        kernel: options.kernel,
         repeat: options.repeat.into(),
         check: !options.skip_check,
         peaks: options.peaks,

@@ -6,8 +6,8 @@ use wgconv::Gpu;
 
 use super::common::{Result, median};
 use super::compare::{Comparison, compare};
-use super::launch::{Tensors, launch};
-use super::operation::{Arrays, At, SINGLE};
+use super::launch::{Launch, Tensors, launch};
+use super::operation::{Arrays, At, Operation, SINGLE};
 use super::table::{Problem, random};
 
 /// From so many operations on, the reference computes some elements only.
@@ -28,16 +28,45 @@ pub struct Measurement {
     pub check: Option<Comparison>,
 }
 
-/// Runs a layer on the GPU.
-pub fn on_gpu(gpu: &Gpu, problem: &Problem, repeat: usize, with_check: bool) -> Result<Measurement> {
-    let operator = launch(&problem.operation)?;
+/// Runs a layer on the GPU: by the kernel of this name, or by each that can take it (`all`), or else by the one that is chosen.
+pub fn on_gpu(
+    gpu: &Gpu,
+    problem: &Problem,
+    kernel: Option<&str>,
+    repeat: usize,
+    with_check: bool,
+) -> Result<Vec<Measurement>> {
+    // Who names a kernel may have those too that are only taken on request.
+    let operation = Operation { fast_math: kernel.is_some(), ..problem.operation.clone() };
+    let operator = launch(&operation)?;
     let arrays = problem.arrays();
     let tensors = Tensors::upload(gpu, &arrays)?;
-    let kernel = operator.plan(&tensors)?.kernel().to_string();
+    let Some(wanted) = kernel else {
+        return Ok(vec![run(gpu, problem, operator.as_ref(), &arrays, &tensors, repeat, with_check)?]);
+    };
+    let mut measurements = vec![];
+    for candidate in operator.candidates(&tensors)? {
+        if wanted == "all" || candidate.plan(&tensors)?.kernel() == wanted {
+            measurements.push(run(gpu, problem, candidate.as_ref(), &arrays, &tensors, repeat, with_check)?);
+        }
+    }
+    Ok(measurements)
+}
+
+fn run(
+    gpu: &Gpu,
+    problem: &Problem,
+    operator: &dyn Launch,
+    arrays: &Arrays,
+    tensors: &Tensors,
+    repeat: usize,
+    with_check: bool,
+) -> Result<Measurement> {
+    let kernel = operator.plan(tensors)?.kernel().to_string();
     gpu.wait()?;
     let call = || -> Result<f64> {
         let start = Instant::now();
-        let _output = operator.forward(&tensors)?;
+        let _output = operator.forward(tensors)?;
         gpu.wait()?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
@@ -48,7 +77,7 @@ pub fn on_gpu(gpu: &Gpu, problem: &Problem, repeat: usize, with_check: bool) -> 
     let mut walls = (0..repeat).map(|_| call()).collect::<Result<Vec<f64>>>()?;
     let mut kernels = Vec::new();
     for _ in 0..repeat {
-        let times = gpu.time_kernels(|| operator.forward(&tensors).map(drop))?;
+        let times = gpu.time_kernels(|| operator.forward(tensors).map(drop))?;
         if times.is_empty() {
             break;
         }
@@ -58,13 +87,12 @@ pub fn on_gpu(gpu: &Gpu, problem: &Problem, repeat: usize, with_check: bool) -> 
         // Over a tensor of NaN, so that what is not written shows.
         let output =
             wgconv::Tensor::from_slice(gpu, &problem.output, &vec![f32::NAN; problem.output.iter().product()])?;
-        operator.forward_into(&tensors, &output)?;
-        Some(check(problem, &arrays, output.to_array()?.as_slice().unwrap_or_default())?)
+        operator.forward_into(tensors, &output)?;
+        Some(check(problem, arrays, output.to_array()?.as_slice().unwrap_or_default())?)
     } else {
         None
     };
     // What this layer needed is of no use to the next.
-    drop(tensors);
     gpu.trim()?;
     let kernel_ms = (!kernels.is_empty()).then(|| median(&mut kernels));
     Ok(Measurement { kernel, first_ms, wall_ms: median(&mut walls), kernel_ms, check })

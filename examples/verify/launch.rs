@@ -69,7 +69,8 @@ fn conv<const R: usize>(operation: &Operation) -> Result<Conv<R>> {
     let stride: [usize; R] = operation.axes("stride", &operation.stride)?;
     let dilation: [usize; R] = operation.axes("dilation", &operation.dilation)?;
     let pads = Padding::Explicit(operation.axes("pads", &operation.pads)?);
-    Ok(Conv::new().stride(stride).dilation(dilation).padding(pads).groups(operation.groups).border(border))
+    let operator = Conv::new().stride(stride).dilation(dilation).padding(pads).groups(operation.groups);
+    Ok(operator.border(border).fast_math(operation.fast_math))
 }
 
 fn conv_transpose<const R: usize>(operation: &Operation) -> Result<ConvTranspose<R>> {

@@ -40,6 +40,8 @@ pub struct Operation {
     pub offset_groups: usize,
     pub output_padding: Vec<usize>,
     pub border: BorderMode,
+    /// Kernels with larger errors may be taken.
+    pub fast_math: bool,
 }
 
 /// What it is applied to.
@@ -95,6 +97,7 @@ impl Operation {
             offset_groups: 1,
             output_padding: vec![0; rank],
             border: BorderMode::Zeros,
+            fast_math: false,
         }
     }
 

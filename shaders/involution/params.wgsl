@@ -1,4 +1,4 @@
-// The parameters of both involution kernels, `InvolutionParams` in src/ops/involution/parts.rs. A dispatch covers a part of the
+// The parameters of all involution kernels, `InvolutionParams` in src/ops/involution/parts.rs. A dispatch covers a part of the
 // problem: images, groups, channels of a group, output rows, and taps; with `first` or `last` zero y holds partial sums.
 // Bindings may be windows: the bases say at which element they start, and are multiples of four.
 struct Params {
@@ -11,5 +11,5 @@ struct Params {
     kh0: i32, kh1: i32, kw0: i32, kw1: i32,
     x_base: u32, w_base: u32, b_base: u32, y_base: u32,
     first: u32, last: u32, has_bias: u32, has_residual: u32,
-    slope: f32,
+    slope: f32, rounds: u32,
 }

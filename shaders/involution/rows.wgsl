@@ -81,8 +81,8 @@ fn main(
     // Past the last channel the last is loaded again, and not stored; so are rows.
 //% for c in range(CB)
     let x_at{{ c }} = (n * params.channels + c + min({{ c }}u, valid - 1u)) * plane - params.x_base;
-    let y_at{{ c }} = (n * params.channels + c + min({{ c }}u, valid - 1u)) * out_plane + i * out_w + j - params.y_base;
 //% endfor
+    let y_at = (n * params.channels + c) * out_plane + i * out_w + j - params.y_base;
     let w_at = (n * params.groups + g) * u32(params.k_h) * {{ KW }}u * out_plane + i * out_w + j - params.w_base;
 //% for a in range(RH)
     let row_at{{ a }} = min({{ a }}u, valid_rows - 1u) * out_w;
@@ -94,7 +94,7 @@ fn main(
     if (params.first == 0u) {
 //% for c in range(CB)
 //% for a in range(RH)
-        let at{{ c }}_{{ a }} = y_at{{ c }} + row_at{{ a }};
+        let at{{ c }}_{{ a }} = y_at + min({{ c }}u, valid - 1u) * out_plane + row_at{{ a }};
 //% if VEC
         sum{{ c }}_{{ a }} = y[at{{ c }}_{{ a }} / 4u];
 //% else
@@ -149,34 +149,40 @@ fn main(
         }
     }
 
-//% for c in range(CB)
-//% for a in range(RH)
-    let to{{ c }}_{{ a }} = y_at{{ c }} + row_at{{ a }};
-//% if PART
-    if (params.last == 1u) {
-//% else
-    {
-//% endif
+    // A channel a round, the others then moved down: written out for all of them, the stores would be most of the shader's length.
+    for (var m = 0u; m < valid; m++) {
         // Without a bias the buffer is a few zeros, of which the first is read.
-        sum{{ c }}_{{ a }} += bias[select(0u, c + min({{ c }}u, valid - 1u) - params.b_base, params.has_bias == 1u)];
-//% if RESIDUAL and VEC
-        sum{{ c }}_{{ a }} += residual[to{{ c }}_{{ a }} / 4u];
-//% elif RESIDUAL
-        sum{{ c }}_{{ a }} += vec4<f32>({% for p in range(4) %}residual[to{{ c }}_{{ a }} + more{{ p }}]{{ ", " if p < 3 }}{% endfor %});
+        let shift = bias[select(0u, c + m - params.b_base, params.has_bias == 1u)];
+//% for a in range(RH)
+        let to{{ a }} = y_at + m * out_plane + row_at{{ a }};
+        var stored{{ a }} = sum0_{{ a }};
+//% if PART
+        if (params.last == 1u) {
+//% else
+        {
 //% endif
-        sum{{ c }}_{{ a }} = activate(sum{{ c }}_{{ a }}, params.activation, params.slope);
-    }
+            stored{{ a }} += shift;
+//% if RESIDUAL and VEC
+            stored{{ a }} += residual[to{{ a }} / 4u];
+//% elif RESIDUAL
+            stored{{ a }} += vec4<f32>({% for p in range(4) %}residual[to{{ a }} + more{{ p }}]{{ ", " if p < 3 }}{% endfor %});
+//% endif
+            stored{{ a }} = activate(stored{{ a }}, params.activation, params.slope);
+        }
 //% if VEC
-    if ({{ c }}u < valid && {{ a }}u < valid_rows) {
-        y[to{{ c }}_{{ a }} / 4u] = sum{{ c }}_{{ a }};
-    }
+        if ({{ a }}u < valid_rows) {
+            y[to{{ a }} / 4u] = stored{{ a }};
+        }
 //% else
 //% for p in range(4)
-    if ({{ c }}u < valid && {{ a }}u < valid_rows && j + {{ p }}u < out_w) {
-        y[to{{ c }}_{{ a }} + {{ p }}u] = sum{{ c }}_{{ a }}[{{ p }}];
-    }
+        if ({{ a }}u < valid_rows && j + {{ p }}u < out_w) {
+            y[to{{ a }} + {{ p }}u] = stored{{ a }}[{{ p }}];
+        }
 //% endfor
 //% endif
+//% for c in range(CB - 1)
+        sum{{ c }}_{{ a }} = sum{{ c + 1 }}_{{ a }};
 //% endfor
 //% endfor
+    }
 }

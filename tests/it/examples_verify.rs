@@ -158,7 +158,8 @@ fn wrong_metadata_and_shapes_are_failures_with_a_reason() {
 }
 
 fn request(table: Option<PathBuf>, filter: &str) -> Request {
-    Request { table, tier: None, filter: filter.into(), repeat: 2, check: true, peaks: None, json: None }
+    let filter = filter.into();
+    Request { table, tier: None, filter, kernel: None, repeat: 2, check: true, peaks: None, json: None }
 }
 
 #[test]

@@ -50,26 +50,34 @@ const SAME7: [(usize, usize); 2] = [(3, 3); 2];
 
 #[test]
 fn awkward() {
-    use InvolutionKernel::{Direct, Rows};
-    let both_kernels: &[_] = &[Rows, Direct];
-    // Input shape, case, kernels that must be offered.
+    use InvolutionKernel::{Direct, Rows, Subgroup};
+    let (all, both_kernels): (&[_], &[_]) = (&[Subgroup, Rows, Direct], &[Rows, Direct]);
+    // Input shape, case, kernels that must be offered where the adapter has subgroups of a fixed size.
     for (x, case, kernels) in [
-        // Rows in aligned vec4s: every width, every block of channels and its tails, both strides.
-        ([2, 16, 6, 8], ([3, 3], [1, 1], [1, 1], SAME3, 1), both_kernels),
-        ([1, 10, 5, 12], ([5, 5], [1, 1], [1, 1], [(2, 2); 2], 2), both_kernels),
-        ([1, 8, 9, 12], ([7, 7], [1, 1], [1, 1], SAME7, 1), both_kernels),
+        // Rows in aligned vec4s: every width, every block of channels and its tails, both strides; rows of more and of fewer quads than
+        // a subgroup has lanes.
+        ([2, 16, 6, 8], ([3, 3], [1, 1], [1, 1], SAME3, 1), all),
+        ([1, 10, 5, 12], ([5, 5], [1, 1], [1, 1], [(2, 2); 2], 2), all),
+        ([1, 8, 9, 12], ([7, 7], [1, 1], [1, 1], SAME7, 1), all),
+        ([1, 33, 3, 72], ([3, 3], [1, 1], [1, 1], SAME3, 1), all),
         ([2, 6, 9, 16], ([7, 7], [2, 2], [1, 1], SAME7, 6), both_kernels),
         ([1, 3, 4, 8], ([3, 3], [2, 2], [1, 1], SAME3, 1), both_kernels),
         ([1, 14, 8, 8], ([5, 5], [2, 2], [1, 1], [(2, 1); 2], 7), both_kernels),
-        ([1, 7, 2, 4], ([7, 7], [1, 1], [1, 1], SAME7, 1), both_kernels),
+        ([1, 7, 2, 4], ([7, 7], [1, 1], [1, 1], SAME7, 1), all),
         // Rows that are not aligned: tails of the row, pads that move the windows, one column.
-        ([1, 16, 7, 7], ([7, 7], [1, 1], [1, 1], SAME7, 1), both_kernels),
+        ([1, 16, 7, 7], ([7, 7], [1, 1], [1, 1], SAME7, 1), all),
+        ([1, 32, 4, 45], ([3, 3], [1, 1], [1, 1], SAME3, 2), all),
         ([3, 5, 4, 14], ([3, 3], [1, 1], [1, 1], SAME3, 5), both_kernels),
+        ([3, 15, 4, 14], ([3, 3], [1, 1], [1, 1], SAME3, 5), all),
+        ([1, 4, 5, 9], ([3, 3], [1, 1], [1, 1], [(1, 0), (1, 9)], 1), all),
+        ([1, 4, 5, 9], ([3, 3], [1, 1], [1, 1], [(1, 0), (1, 0)], 1), both_kernels),
         ([1, 4, 8, 13], ([5, 5], [2, 2], [1, 1], [(2, 2); 2], 2), both_kernels),
         ([1, 2, 5, 8], ([3, 3], [1, 1], [1, 1], [(0, 2), (2, 0)], 1), both_kernels),
         ([1, 4, 3, 5], ([3, 3], [1, 1], [1, 1], [(9, 8), (7, 9)], 1), both_kernels),
         ([2, 9, 9, 3], ([3, 3], [1, 1], [1, 1], [(0, 0); 2], 3), &[Direct, Rows]),
+        ([1, 4, 5, 1], ([3, 3], [1, 1], [1, 1], SAME3, 1), &[Direct, Rows, Subgroup]),
         // Other heights, strides and dilations along columns.
+        ([1, 4, 13, 8], ([4, 3], [3, 1], [2, 1], [(1, 2), (1, 1)], 1), all),
         ([1, 4, 13, 8], ([4, 3], [3, 1], [2, 1], [(1, 2), (1, 1)], 2), both_kernels),
         ([1, 4, 6, 11], ([1, 7], [1, 2], [1, 1], [(0, 0), (5, 1)], 1), both_kernels),
         // The direct kernel alone.
@@ -86,10 +94,12 @@ fn awkward() {
         let (x, bias) = (integers(&x, 1, 4), integers(&x[1..2], 3, 9));
         let weight = integers(&six, 2, 3);
         let want = involution2d(x.view(), weight.view(), Some(bias.view()), &spec).expect("reference");
+        let lanes = gpu().profile().subgroup.is_some();
+        let kernels: Vec<_> = kernels.iter().copied().filter(|&kernel| lanes || kernel != Subgroup).collect();
         assert_eq!(offered(&options, &x, &weight), kernels, "{case:?}");
         assert_eq!(options.output_shape(x.shape(), &six).expect("shape"), want.shape());
         for weight in [weight.clone().into_shape_with_order(&four[..]).expect("four axes"), weight] {
-            for &kernel in kernels {
+            for &kernel in &kernels {
                 let got = run(&options, kernel, [&x, &weight, &bias], want.shape());
                 assert_exact(&format!("{kernel:?} {case:?} x {:?} w {:?}", x.shape(), weight.shape()), &got, &want);
             }
@@ -165,6 +175,7 @@ fn windows() {
     // Input shape, case, how many kernels are offered, and what does not fit.
     for (x, case, kernels, what) in [
         ([9, 2, 5, 8], ([3, 3], [1, 1], [1, 1], SAME3, 1), 2, "all images"),
+        ([9, 4, 5, 8], ([3, 3], [1, 1], [1, 1], SAME3, 1), 3, "all images, by subgroups too"),
         ([2, 12, 4, 8], ([3, 3], [1, 1], [1, 1], SAME3, 6), 2, "the groups of an image"),
         ([1, 40, 4, 12], ([3, 3], [1, 1], [1, 1], SAME3, 2), 2, "the channels of a group"),
         ([2, 6, 8, 12], ([3, 3], [1, 1], [1, 1], SAME3, 1), 2, "the rows of taps"),
@@ -173,7 +184,7 @@ fn windows() {
         ([1, 3, 25, 22], ([3, 3], [1, 1], [1, 1], SAME3, 3), 1, "a plane"),
         ([1, 2, 27, 20], ([5, 2], [2, 1], [3, 2], [(4, 6), (1, 1)], 1), 1, "a plane, with gaps"),
         ([1, 2, 40, 21], ([3, 3], [4, 4], [1, 1], [(0, 0); 2], 1), 1, "a plane of the input"),
-        ([1, 513, 1, 2], ([1, 3], [1, 1], [1, 1], [(0, 0), (1, 1)], 27), 2, "the bias"),
+        ([1, 513, 1, 2], ([1, 3], [1, 1], [1, 1], [(0, 0), (1, 1)], 27), 3, "the bias"),
     ] {
         let (options, spec) = both(case);
         let (six, _) = weight_shapes(&x, &spec);
@@ -184,7 +195,8 @@ fn windows() {
         let options = options.residual(&upload(&residual)).activation(Activation::Relu);
         let (xt, wt, bt) = (upload(&x), upload(&weight), upload(&bias));
         let offered = options.candidates(gpu.profile(), x.shape(), weight.shape()).expect("candidates");
-        assert_eq!(offered.len(), kernels, "{what}");
+        let subgroup = usize::from(kernels == 3 && gpu.profile().subgroup.is_none());
+        assert_eq!(offered.len(), kernels - subgroup, "{what}");
         for kernel in offered {
             let options = options.clone().kernel(kernel);
             let plan = options.plan(gpu.profile(), x.shape(), weight.shape()).expect("plan");

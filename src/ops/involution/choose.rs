@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
+use crate::ops::conv::subgroup::SUBGROUPS;
 use crate::plan::{Instance, Plan};
-use crate::profile::Profile;
+use crate::profile::{AdapterClass, Profile};
 
 use super::InvolutionKernel;
 use super::parts::{self, Threads};
@@ -16,11 +17,14 @@ pub(crate) const STRIDES: [u32; 2] = [1, 2];
 pub(crate) const ROWS: [u32; 2] = [1, 2];
 /// Channels of a thread. More would load each weight less often, but take longer to compile and, on a software adapter, outgrow a cache.
 pub(crate) const BLOCKS: [u32; 3] = [4, 2, 1];
+/// Channels of a lane of `involution/subgroup.wgsl`, which goes over them in a loop.
+pub(crate) const SUBGROUP_BLOCKS: [u32; 3] = [16, 8, 4];
 
 /// Channels of a thread: the most that leave few idle.
-fn block(cg: u32) -> u32 {
+fn block(blocks: &[u32], cg: u32) -> u32 {
     let padded = |block: u32| u64::from(cg).next_multiple_of(block.into());
-    BLOCKS.into_iter().find(|&block| padded(block) * 8 <= u64::from(cg) * 9).unwrap_or(1)
+    let few_idle = |block: &&u32| padded(**block) * 8 <= u64::from(cg) * 9;
+    blocks.iter().find(few_idle).or(blocks.last()).map_or(1, |&block| block)
 }
 
 pub(crate) fn direct_instance(block: u32) -> Instance {
@@ -46,9 +50,31 @@ pub(crate) fn rows_instance(
         .with("PART", part.into())
 }
 
+/// The instance for lanes, a kernel width, channels and rows of a lane, and an activation; for aligned rows and a residual.
+pub(crate) fn subgroup_instance(
+    (lanes, width): (u32, u32),
+    (block, rows): (u32, u32),
+    activation: u32,
+    (vec, residual): (bool, bool),
+) -> Instance {
+    Instance::new("involution/subgroup.wgsl")
+        .with("LANES", lanes)
+        .with("KW", width)
+        .with("CB", block)
+        .with("RH", rows)
+        .with("ACT", activation)
+        .with("FLAGS", u32::from(vec) + 2 * u32::from(residual))
+}
+
 /// Whether rows of input and output, and the windows over them, lie in aligned vec4s.
 fn aligned(p: &Problem) -> bool {
     p.input[1].is_multiple_of(4) && p.output[1].is_multiple_of(4) && p.pad_start[1] == (p.kernel[1] - 1) / 2
+}
+
+/// Whether the lane of four positions can hold the same four columns of the input for its neighbours, and all columns are held.
+fn own_columns(p: &Problem) -> bool {
+    let held = p.output[1].next_multiple_of(4) >= p.input[1];
+    p.stride[1] == 1 && p.pad_start[1] == (p.kernel[1] - 1) / 2 && held
 }
 
 /// The kernels that can take the problem, best first by rule.
@@ -57,12 +83,18 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<InvolutionKernel
         && STRIDES.contains(&p.stride[1])
         && p.dilation[1] == 1
         && parts::whole_planes(p, profile);
-    match rows {
+    let mut list = vec![InvolutionKernel::Direct];
+    if rows {
         // One position of four in use costs more than the direct kernel.
-        true if p.output[1] == 1 => vec![InvolutionKernel::Direct, InvolutionKernel::Rows],
-        true => vec![InvolutionKernel::Rows, InvolutionKernel::Direct],
-        false => vec![InvolutionKernel::Direct],
+        list.insert(usize::from(p.output[1] == 1), InvolutionKernel::Rows);
+        let lanes = profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations);
+        if lanes && p.cg() > 2 && own_columns(p) && parts::whole_taps(p, profile) {
+            // A GPU rather has more threads and loads again what its caches hold.
+            let leads = profile.class == AdapterClass::Cpu && p.output[1] > 1;
+            list.insert(if leads { 0 } else { list.len() }, InvolutionKernel::Subgroup);
+        }
     }
+    list
 }
 
 /// The plan of a problem with the kernel asked for, or the best.
@@ -76,18 +108,25 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: InvolutionKernel, p
             return Err(Error::invalid(OP, "kernel", expected, format!("{named:?}")));
         }
     };
-    let channels = block(p.cg());
+    // An input row is loaded once for all output rows of a thread that read it.
+    let rows = if p.stride[0] == 1 && p.dilation[0] == 1 && p.output[0] > 1 { ROWS[1] } else { ROWS[0] };
+    let activation = epilogue.activation.constant();
     let threads = match kernel {
         InvolutionKernel::Auto | InvolutionKernel::Direct => {
-            Threads { instance: direct_instance(channels), channels, rows: 1, positions: 1 }
+            let channels = block(&BLOCKS, p.cg());
+            Threads { instance: direct_instance(channels), channels, rows: 1, positions: 1, workgroup: 64 }
         }
         InvolutionKernel::Rows => {
-            // An input row is loaded once for all output rows of a thread that read it.
-            let rows = if p.stride[0] == 1 && p.dilation[0] == 1 && p.output[0] > 1 { ROWS[1] } else { ROWS[0] };
+            let channels = block(&BLOCKS, p.cg());
             let flags = (aligned(p), epilogue.has_residual, !parts::whole_taps(p, profile));
-            let activation = epilogue.activation.constant();
             let instance = rows_instance((p.kernel[1], p.stride[1]), (channels, rows), activation, flags);
-            Threads { instance, channels, rows, positions: 4 }
+            Threads { instance, channels, rows, positions: 4, workgroup: 64 }
+        }
+        InvolutionKernel::Subgroup => {
+            let (channels, lanes) = (block(&SUBGROUP_BLOCKS, p.cg()), profile.subgroup.unwrap_or(SUBGROUPS[0]));
+            let flags = (aligned(p), epilogue.has_residual);
+            let instance = subgroup_instance((lanes, p.kernel[1]), (channels, rows), activation, flags);
+            Threads { instance, channels, rows, positions: 4, workgroup: lanes }
         }
     };
     let steps = parts::steps(p, epilogue, profile, &threads)?;

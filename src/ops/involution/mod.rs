@@ -32,6 +32,9 @@ pub enum InvolutionKernel {
     /// One thread makes several channels at four neighbouring positions of a row; kernels 3, 5 or 7 wide, stride 1 or 2 and dilation 1
     /// along rows, on any adapter.
     Rows,
+    /// The same with stride 1 along rows, where the lanes of a subgroup ask their neighbours for the input instead of loading it again;
+    /// adapters whose subgroup size is fixed.
+    Subgroup,
 }
 
 impl InvolutionKernel {
@@ -40,6 +43,7 @@ impl InvolutionKernel {
             InvolutionKernel::Auto => "auto",
             InvolutionKernel::Direct => "direct",
             InvolutionKernel::Rows => "rows",
+            InvolutionKernel::Subgroup => "subgroup",
         }
     }
 }

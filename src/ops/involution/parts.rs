@@ -22,7 +22,7 @@ crate::params::params! {
         kh0: i32, kh1: i32, kw0: i32, kw1: i32,
         x_base: u32, w_base: u32, b_base: u32, y_base: u32,
         first: u32, last: u32, has_bias: u32, has_residual: u32,
-        slope: f32,
+        slope: f32, rounds: u32,
     }
 }
 
@@ -32,7 +32,12 @@ pub(crate) struct Threads {
     pub channels: u32,
     pub rows: u32,
     pub positions: u32,
+    /// Threads of a workgroup.
+    pub workgroup: u32,
 }
+
+/// Channels of a round of `involution/subgroup.wgsl`: what its template calls U.
+const CHANNELS_A_ROUND: u32 = 2;
 
 /// A part of a problem whose bindings fit: of images, groups, channels of each group, output rows and taps.
 struct Part {
@@ -203,6 +208,7 @@ fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, (part, threads): (&
         has_bias: epilogue.has_bias.into(),
         has_residual: epilogue.has_residual.into(),
         slope: epilogue.activation.slope(),
+        rounds: threads.channels / CHANNELS_A_ROUND,
     };
     let blocks = count(&part.channels).div_ceil(threads.channels.into());
     let bands = count(&part.rows).div_ceil(threads.rows.into());
@@ -213,7 +219,7 @@ fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, (part, threads): (&
         instance: threads.instance,
         params: Params::new(&params),
         bindings: vec![x, w, bias, residual, y],
-        groups: (planes * bands * blocks * columns).div_ceil(64),
+        groups: (planes * bands * blocks * columns).div_ceil(threads.workgroup.into()),
         work: 2 * macs * count(&part.taps_h) * count(&part.taps_w),
     }
 }
