@@ -128,6 +128,11 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
         }
         list.push((deform::sliced::sample_instance(mask), deform::sliced::SampleParams::FIELDS));
         list.push((deform::sliced::flat_instance(mask), deform::sliced::FlatParams::FIELDS));
+        for tile in tiled::TILES {
+            for (act, vec) in activations().into_iter().flat_map(|act| [(act, false), (act, true)]) {
+                list.push((deform::fused::instance(tile, act, vec, mask), deform::fused::FusedParams::FIELDS));
+            }
+        }
     }
     for block in involution::choose::BLOCKS {
         list.push((involution::choose::direct_instance(block), involution::parts::InvolutionParams::FIELDS));

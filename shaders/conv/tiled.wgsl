@@ -33,17 +33,7 @@
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 
-var<workgroup> a: array<vec4<f32>, {{ 2 * A }}>;
-var<workgroup> b: array<vec4<f32>, {{ 2 * B }}>;
-
-// Where in its row of b a position of the tile lies.
-fn slot(p: u32) -> u32 {
-//% if VEC
-    return p % 4u * {{ BN // 4 }}u + ((p / 4u) ^ (p % 4u * 2u));
-//% else
-    return p;
-//% endif
-}
+//% include "conv/tiled_memory.wgsl"
 
 // Four channels under one tap: k = (tap along depth, height, width; block). Zeros in the padding, past K and past the last channel.
 fn load_x(x_at: u32, start: vec3<i32>, k: vec4<u32>, live: bool) -> vec4<f32> {
@@ -118,16 +108,7 @@ fn main(
     var k = vec4<u32>(tap / k_w / k_h, tap / k_w % k_h, tap % k_w, block % params.blocks);
     let b_to = local / {{ BN }}u * {{ BN }}u + slot(column);
 
-    // What it multiplies.
-    let tx = local % {{ TX }}u;
-    let ty = local / {{ TX }}u;
-//% for p in range(TN)
-    let p{{ p }} = {% if VEC %}{{ p // 4 * BN // 2 + p % 4 }}u + 4u * tx{% else %}{{ p * TX }}u + tx{% endif %};
-    let slot{{ p }} = slot(p{{ p }});
-//% for h in range(TM // 4)
-    var sum{{ p }}_{{ h }} = vec4<f32>();
-//% endfor
-//% endfor
+//% include "conv/tiled_sums.wgsl"
 
     // Step s loads slice s, multiplies slice s - 1 while the loads are under way, and stores slice s into the half that step s - 1
     // was the last to read. The barrier at its end separates those stores from the reads of step s + 1, and the reads of step s from
@@ -152,23 +133,7 @@ fn main(
 //% endfor
         }
         if (s > begin) {
-            let a_from = (1u - half) * {{ A }}u + ty;
-            let b_from = (1u - half) * {{ B }}u;
-            for (var q = 0u; q < {{ BK // 4 }}u; q++) {
-//% for j in range(4)
-//% for h in range(TM // 4)
-                let a{{ j }}_{{ h }} = a[a_from + q * {{ BM }}u + {{ j * (BM // 4) + h * BM // 8 }}u];
-//% endfor
-//% endfor
-//% for p in range(TN)
-                let x{{ p }} = b[b_from + q * {{ BN }}u + slot{{ p }}];
-//% for h in range(TM // 4)
-//% for j in range(4)
-                sum{{ p }}_{{ h }} += a{{ j }}_{{ h }} * x{{ p }}[{{ j }}];
-//% endfor
-//% endfor
-//% endfor
-            }
+//% include "conv/tiled_product.wgsl"
         }
         if (s < end) {
 //% for i in range(A // THREADS)
@@ -181,58 +146,8 @@ fn main(
         workgroupBarrier();
     }
 
-    let channels = params.og * params.groups;
     let y_first = params.y_start + split * params.sums;
-    let o_tile = tile * {{ BM }}u + 4u * ty;
-//% for h in range(TM // 4)
-    let o{{ h }} = o_tile + {{ h * BM // 2 }}u;
-    let last{{ h }} = params.og - 1u - min(o{{ h }}, params.og - 1u);
-    let bias{{ h }} = vec4<f32>(
-//% for r in range(4)
-        bias_of(min(o{{ h }}, params.og - 1u) + g * params.og + min({{ r }}u, last{{ h }})),
-//% endfor
-    );
-//% endfor
-//% for p in range(0, TN, 4 if VEC else 1)
-    let flat{{ p }} = first + p{{ p }};
-    if (live & (flat{{ p }} < params.positions)) {
-        let n = flat{{ p }} / out_plane();
-        let y_at = y_first + (n * channels + g * params.og) * out_plane() + flat{{ p }} % out_plane();
-//% for h in range(TM // 4)
-        if (o{{ h }} < params.og) {
-            let at = y_at + o{{ h }} * out_plane();
-//% if VEC
-//% for r in range(4)
-            if ({{ r }}u <= last{{ h }}) {
-                let at4 = (at + {{ r }}u * out_plane()) / 4u;
-                var v = vec4<f32>(sum{{ p }}_{{ h }}[{{ r }}], sum{{ p + 1 }}_{{ h }}[{{ r }}], sum{{ p + 2 }}_{{ h }}[{{ r }}], sum{{ p + 3 }}_{{ h }}[{{ r }}]);
-                v += bias{{ h }}[{{ r }}];
-                if (params.has_residual == 1u) {
-                    v += residual[at4];
-                }
-                y[at4] = activate(v, params.activation, params.slope);
-            }
-//% endfor
-//% else
-            var v = sum{{ p }}_{{ h }} + bias{{ h }};
-            if (params.has_residual == 1u) {
-                v += vec4<f32>(
-//% for r in range(4)
-                    residual[at + min({{ r }}u, last{{ h }}) * out_plane()],
-//% endfor
-                );
-            }
-            v = activate(v, params.activation, params.slope);
-//% for r in range(4)
-            if ({{ r }}u <= last{{ h }}) {
-                y[at + {{ r }}u * out_plane()] = v[{{ r }}];
-            }
-//% endfor
-//% endif
-        }
-//% endfor
-    }
-//% endfor
+//% include "conv/tiled_store.wgsl"
 
     var exponent = vec4<u32>();
 //% for p in range(TN)

@@ -47,8 +47,9 @@ pub(crate) fn apply_instance() -> Instance {
 /// `y[.., l, ..] = exp(x[.., l, ..] - m) / sum over j of exp(x[.., j, ..] - m)`, `m = max over j of x[.., j, ..]`
 ///
 /// A NaN or a plus infinity makes its line NaN, and so does a line of nothing but minus infinities; no other line sees it.
-/// With `d = m - x` each result is right to `3 + 2.5 d` ulp (2^-23) of itself, as much again for the mean of that over the line, and half
-/// an ulp an element for the sum.
+/// With `d = m - x` each result is right to `3 + 2.5 d` ulp (2^-23) of itself, the mean of that over the line (weighted with the results),
+/// half an ulp an element for the sum and 3 ulp: 2.5 for the division, the rest for what is of second order. A line that is too long for a
+/// binding is cut, which adds 4 ulp a part. What falls below 2^-124 may come out as 0.
 ///
 /// # Shapes
 /// Input and output alike, with at least one axis. The axis may count from the end: -1 is the last.

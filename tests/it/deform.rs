@@ -3,7 +3,9 @@
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 use wgconv::reference::{DeformSpec, deform_conv2d};
-use wgconv::{Activation, Cache, Conv2d, DeformConv2d, DeformKernel, Error, Gpu, Profile, Tensor, ndarray, wgpu};
+use wgconv::{
+    Activation, AdapterClass, Cache, Conv2d, DeformConv2d, DeformKernel, Error, Gpu, Profile, Tensor, ndarray, wgpu,
+};
 
 use crate::common::{abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, poisoned, reals, upload};
 
@@ -63,7 +65,8 @@ impl Case {
     /// or 1 minus it, and both are exact or rounded once: 1. Their product is 3 off, times a neighbour 4, the sum of four
     /// neighbours 6, times the mask 7, times the weight 8; a sum of n terms adds n. All but the input's values being non-negative in the
     /// interpolation, `S` is the reference on absolute values. So `|gpu - ref| <= (n + 10)*u*S + tiny`, 10 for what is of second order:
-    /// c = 6 for n >= 1 in the form c*eps*n*S.
+    /// c = 6 for n >= 1 in the form c*eps*n*S. What is flushed to 0 on the way of a sample is multiplied by input, mask and weight that
+    /// follow: `8*n*2^-126*(W + 1)*(M + 1)*(X + 1)` (docs/numerics.md), W, M and X the largest of each.
     fn bound(&self) -> ArrayD<f64> {
         let mask = self.mask.as_ref().map(abs);
         let (x, w, bias) = (abs(&self.x), abs(&self.w), abs(&self.bias));
@@ -71,8 +74,9 @@ impl Case {
         let absolute = deform_conv2d(x.view(), self.offset.view(), mask_view, w.view(), Some(bias.view()), &self.spec)
             .expect("reference");
         let n = w.len() / w.shape()[0] + 2;
-        let most = mask.as_ref().map_or(1.0, |mask| largest(mask.view())).max(1.0);
-        linear_bound(n + 10, &absolute, most * (largest(x.view()) + largest(w.view())), 1.0)
+        let m = mask.as_ref().map_or(1.0, |mask| largest(mask.view())).max(1.0);
+        let flushed = (largest(w.view()) + 1.0) * (m + 1.0) * (largest(x.view()) + 1.0);
+        linear_bound(n + 10, &absolute, 0.0, 1.0) + 8.0 * n as f64 * f64::from(f32::MIN_POSITIVE) * flushed
     }
 
     /// What every candidate gives, written over NaNs.
@@ -363,10 +367,10 @@ fn bindings_too_small() {
     }
 }
 
-/// Columns in a tile of positions, or no larger than input, offsets and masks; the copy in blocks no larger than the input.
+/// Columns in a tile of positions, or no larger than input and offsets; the copy in blocks no larger than the input.
 #[test]
 fn scratch_is_bounded() {
-    let profile = Profile { subgroup: Some(8), ..Profile::baseline() };
+    let sliced = Profile { subgroup: Some(8), class: AdapterClass::Cpu, ..Profile::baseline() };
     for (x, w, options) in [
         ([1, 128, 56, 56], [128, 128, 3, 3], DeformConv2d::new().padding(1)),
         ([4, 512, 25, 38], [512, 512, 3, 3], DeformConv2d::new().padding(1)),
@@ -374,13 +378,19 @@ fn scratch_is_bounded() {
         ([8, 1, 28, 28], [16, 1, 3, 3], DeformConv2d::new()),
         ([1, 256, 4, 4], [32, 256, 3, 3], DeformConv2d::new().padding(1)),
     ] {
-        let plan = options.plan(&profile, &x, &w, true).expect("plan");
+        let plan = options.plan(&sliced, &x, &w, true).expect("plan");
         assert_eq!(plan.kernel(), "sliced");
         let y = plan.output_shape();
-        let (input, fields) = (4 * x.iter().product::<usize>(), 12 * x[0] * w[2] * w[3] * y[2] * y[3]);
+        let (input, offsets) = (4 * x.iter().product::<usize>(), 8 * x[0] * w[2] * w[3] * y[2] * y[3]);
         let tile = 4 * 32 * x[1].next_multiple_of(4) * w[2] * w[3];
-        let most = (input + fields).max(tile) + input + 16;
+        let most = (input + offsets).max(tile) + input + 16;
         assert!(plan.scratch_bytes() <= most as u64, "{} over {most}: {plan}", plan.scratch_bytes());
+        // A GPU makes no columns.
+        if x[1] > 1 {
+            let plan = options.plan(&Profile::baseline(), &x, &w, true).expect("plan");
+            assert_eq!((plan.kernel(), plan.dispatches()), ("fused", 2));
+            assert!(plan.scratch_bytes() <= input as u64 + 16, "{plan}");
+        }
     }
 }
 
@@ -389,6 +399,31 @@ fn refused<T>(result: wgconv::Result<T>, name: &str) {
     match result.err() {
         Some(Error::Invalid { op: "deform_conv2d", argument, .. }) => assert_eq!(argument, name),
         other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// Up to 2^24 rows and columns, padding counted, f32 has every position of the grid.
+#[test]
+fn extents_beyond_f32_are_refused() {
+    let most = 1 << 24;
+    for (h, w, pads, fits) in [
+        (1, most, [(0, 0), (0, 0)], true),
+        (1, most + 1, [(0, 0), (0, 0)], false),
+        (most, 1, [(0, 0), (0, 0)], true),
+        (most + 1, 1, [(0, 0), (0, 0)], false),
+        (1, most - 3, [(0, 0), (1, 2)], true),
+        (1, most - 3, [(0, 0), (2, 2)], false),
+        (1, 1, [(most - 1, 0), (0, 0)], true),
+        (1, 1, [(0, most), (0, 0)], false),
+    ] {
+        let (x, weight) = ([1, 1, h, w], [1, 1, 1, 1]);
+        let options = DeformConv2d::new().padding(pads).stride(1 << 10);
+        if fits {
+            assert!(options.output_shape(&x, &weight).is_ok(), "{x:?} {pads:?}");
+        } else {
+            refused(options.output_shape(&x, &weight), "input");
+            refused(options.plan(&Profile::baseline(), &x, &weight, true), "input");
+        }
     }
 }
 

@@ -63,8 +63,8 @@ impl<const R: usize> Case<R> {
             let out = poisoned(want.shape());
             options.forward_into(&upload(&x), &out).expect("avg");
             let taps: usize = self.kernel.iter().product();
-            // The mean of the absolute values is S over the count; two ULP more for the division.
-            let bound = linear_bound(taps + 2, &avg_pool(abs(&x).view(), &spec).expect("reference"), 1.0, 1.0);
+            // The mean of the absolute values is S over the count: taps - 1 additions, and a division right to 2.5 ulp, 5 roundings.
+            let bound = linear_bound(taps + 4, &avg_pool(abs(&x).view(), &spec).expect("reference"), 1.0, 1.001);
             let bound: Vec<f64> = bound.iter().copied().collect();
             let what = format!("avg {include} {self:?} {shape:?}");
             assert_near(&what, &out.to_array().expect("read"), &want, |i| bound[i]);
@@ -96,7 +96,8 @@ fn one_and_three_dimensions() {
     case.check(&[2, 2, 5, 8, 7]);
 }
 
-/// Windows of a power of two elements divide exactly.
+/// Windows of a power of two elements: the adapters under test divide by such a count exactly. WGSL does not ask for it, there a division
+/// may be off by 2.5 ulp.
 #[test]
 fn averages_of_integers_are_exact() {
     let x = integers(&[2, 5, 12, 16], 3, 50);
@@ -183,7 +184,7 @@ fn global_over_any_size() {
         let out_shape = GlobalAvgPool::new().output_shape(shape).expect("shape");
         let want = want.into_shape_with_order(IxDyn(&out_shape)).expect("shape");
         let bound =
-            linear_bound(flat.shape()[2] + 2, &global_avg_pool(abs(&flat).view()).expect("reference"), 1.0, 1.0);
+            linear_bound(flat.shape()[2] + 4, &global_avg_pool(abs(&flat).view()).expect("reference"), 1.0, 1.001);
         let bound: Vec<f64> = bound.iter().copied().collect();
         let out = poisoned(&out_shape);
         GlobalAvgPool::new().forward_into(&upload(&x), &out).expect("global");

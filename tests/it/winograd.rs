@@ -62,20 +62,23 @@ fn integers_are_exact() {
 ///
 /// Along one axis an output is `sum over e, d, k of A[e] B[e,d] x[d] G[e,k] w[k]`. The absolute values of its terms sum to at most
 /// `g * sum|x[d]| * sum|w[k]|` over the inputs d that it depends on, where g is the largest of `sum over e |A[e]||B[e,d]| max|G[e,k]|`:
-/// for m = 2, g = 2 and the d are those of the window (the others cancel in A B already); for m = 4, g = 64/6 and the d are the tile's,
-/// which begin up to 3 before the window and end up to 3 behind it. Two axes square g. A term meets these roundings: the products of
-/// the GEMM, one an input channel; the transforms, at most 10 for m = 2 (weights 4, input 2, output 4) and 24 for m = 4 (8 each, of
-/// which 2 for the matrix's own entries); bias and residual 2.
-fn bound(m: usize, x: &ArrayD<f32>, w: &ArrayD<f32>, bias: &ArrayD<f32>, spec: &ConvSpec) -> ArrayD<f64> {
-    let (growth, reach, roundings) = if m == 2 { (2.0, 0, 13) } else { (64.0 / 6.0, 3, 27) };
+/// for m = 2, g = 2 and the d are those of the window (the others cancel in A B already); for m = 4, g = 64/6 and the d reach up to 2
+/// beyond the window (of the tile's inputs 0..=5 output 0 depends on 0..=4, 1 and 2 on 1..=4, 3 on 1..=5). Two axes square g. A term meets
+/// these roundings: the products of the GEMM, one an input channel; the transforms, at most 10 for m = 2 (weights 4, input 2, output 4)
+/// and 24 for m = 4 (8 each, of which 2 for the matrix's own entries); bias and residual 2.
+///
+/// What is flushed to 0 in a transform is magnified by those that follow: by at most 344 times max|x|, and less times max|w|, for each
+/// channel where m = 2, and 103,224 where m = 4 (docs/numerics.md).
+pub fn bound(m: usize, x: &ArrayD<f32>, w: &ArrayD<f32>, bias: &ArrayD<f32>, spec: &ConvSpec) -> ArrayD<f64> {
+    let (growth, reach, roundings, flushed) = if m == 2 { (2.0, 0, 13, 344.0) } else { (64.0 / 6.0, 2, 27, 103_300.0) };
     let s = w.shape();
     let side = 3 + 2 * reach;
     let sums = abs(w).sum_axis(ndarray::Axis(3)).sum_axis(ndarray::Axis(2));
     let spread = ArrayD::from_shape_fn(IxDyn(&[s[0], s[1], side, side]), |i| sums[[i[0], i[1]]]);
     let wide = ConvSpec { pads: spec.pads.iter().map(|&(a, b)| (a + reach, b + reach)).collect(), ..spec.clone() };
     let absolute = conv(abs(x).view(), spread.view(), Some(abs(bias).view()), &wide).expect("reference");
-    let growth = growth * growth;
-    linear_bound(s[1] + roundings, &(absolute * growth), growth * (largest(x.view()) + largest(w.view())), 1.001)
+    let most = flushed * (largest(x.view()) + largest(w.view()) + 1.0);
+    linear_bound(s[1] + roundings, &(absolute * (growth * growth)), most, 1.001)
 }
 
 #[test]

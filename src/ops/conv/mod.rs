@@ -182,7 +182,9 @@ impl<const R: usize> Conv<R> {
     }
 
     /// Allows kernels with a larger error bound, now Winograd's F(4x4, 3x3): the error grows with the sum of the absolute values of
-    /// the tile of 6x6 inputs, not of the window, and NaN and infinities take a slow path.
+    /// the tile of 6x6 inputs, not of the window, and NaN and infinities take a slow path. A finite input that is large beside the others
+    /// spoils outputs of its tile that do not have it in their window, and nothing detects that: an input of 1e6 two columns away has
+    /// turned 0.967 into 1.094.
     pub fn fast_math(mut self, allow: bool) -> Self {
         self.fast_math = allow;
         self

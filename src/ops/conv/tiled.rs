@@ -65,7 +65,7 @@ impl Tile {
     }
 
     /// Groups of four input channels that the workgroup's threads load side by side.
-    fn side(&self) -> u32 {
+    pub fn side(&self) -> u32 {
         self.threads() / self.bn
     }
 
@@ -95,7 +95,7 @@ pub(crate) struct Tiling {
 }
 
 /// Steps of K: the channels of the group in blocks of four, under every tap.
-fn steps_of_k(p: &Problem) -> u64 {
+pub(crate) fn steps_of_k(p: &Problem) -> u64 {
     p.taps() * u64::from(p.cg().next_multiple_of(4))
 }
 
@@ -107,6 +107,15 @@ impl Tiling {
     /// The tile and the split of the least estimated time: waves of workgroups, times a thread's steps of K, times their cost. None
     /// where the adapter cannot run the kernel on this problem.
     pub fn of(p: &Problem, profile: &Profile) -> Option<Self> {
+        Self::best(p, profile, true)
+    }
+
+    /// The same with K in one part.
+    pub fn whole(p: &Problem, profile: &Profile) -> Option<Self> {
+        Self::best(p, profile, false)
+    }
+
+    fn best(p: &Problem, profile: &Profile, may_split: bool) -> Option<Self> {
         let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));
         let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
         // A tile that is mostly empty would multiply the weights' memory.
@@ -119,7 +128,7 @@ impl Tiling {
                 && packed_bytes(p, *tile) <= profile.max_binding
         };
         let options = TILES.into_iter().filter(fits).flat_map(|tile| {
-            let most = Self::most_splits(p, profile, tile);
+            let most = if may_split { Self::most_splits(p, profile, tile) } else { 1 };
             [1, most].map(|splits| Self::split(p, tile, splits))
         });
         options.min_by_key(|tiling| tiling.cost(p, profile))
@@ -131,7 +140,7 @@ impl Tiling {
         Self { tile, part, splits: slices.div_ceil(part) }
     }
 
-    fn workgroups(p: &Problem, tile: Tile, batch: u64) -> u64 {
+    pub fn workgroups(p: &Problem, tile: Tile, batch: u64) -> u64 {
         let positions = batch * volume(p.output);
         u64::from(p.groups * p.og().div_ceil(tile.bm)) * positions.div_ceil(tile.bn.into())
     }

@@ -5,20 +5,22 @@ use crate::ops::Epilogue;
 use crate::plan::Plan;
 use crate::profile::Profile;
 
+use super::fused::{self, Fused};
 use super::problem::{OP, Problem};
 use super::sliced::Sliced;
 use super::{DeformKernel, direct};
 
 /// The kernels that can take the problem, best first by rule.
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<DeformKernel> {
-    if Sliced::new(p, profile, true).is_none() {
-        return vec![DeformKernel::Direct];
+    let mut list = vec![DeformKernel::Direct];
+    if Sliced::new(p, profile, true).is_some() {
+        // A tile of output channels that is mostly empty costs more than the direct kernel.
+        list.insert(usize::from(p.og() < 4), DeformKernel::Sliced);
     }
-    // A tile of output channels that is mostly empty costs more than the direct kernel.
-    match p.og() < 4 {
-        true => vec![DeformKernel::Direct, DeformKernel::Sliced],
-        false => vec![DeformKernel::Sliced, DeformKernel::Direct],
+    if Fused::new(p, profile).is_some() {
+        list.insert(if fused::leads(p, profile) { 0 } else { list.len() }, DeformKernel::Fused);
     }
+    list
 }
 
 /// The plan of a problem with the kernel asked for, or the best.
@@ -38,13 +40,19 @@ pub(crate) fn plan(
             return Err(Error::invalid(OP, "kernel", expected, format!("{named:?}")));
         }
     };
-    let sliced = Sliced::new(p, profile, has_mask).filter(|_| kernel == DeformKernel::Sliced);
-    let (pack, steps, scratch) = match sliced {
-        Some(sliced) => {
+    let unplanned = || Error::invalid(OP, "kernel", "one that can take the problem", format!("{kernel:?}"));
+    let (pack, steps, scratch) = match kernel {
+        DeformKernel::Fused => {
+            let fused = Fused::new(p, profile).ok_or_else(unplanned)?;
+            let (steps, scratch) = fused.steps(epilogue, has_mask);
+            (Some(fused.pack()), steps, scratch)
+        }
+        DeformKernel::Sliced => {
+            let sliced = Sliced::new(p, profile, has_mask).ok_or_else(unplanned)?;
             let (steps, scratch) = sliced.steps(epilogue);
             (Some(sliced.pack()), steps, scratch)
         }
-        None => (None, direct::steps(p, epilogue, has_mask, profile)?, Vec::new()),
+        DeformKernel::Auto | DeformKernel::Direct => (None, direct::steps(p, epilogue, has_mask, profile)?, Vec::new()),
     };
     Ok(Plan { op: OP, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps })
 }

@@ -1,7 +1,9 @@
 //! Deformable convolution, version 1 and version 2.
 
+pub(crate) mod blocks;
 pub(crate) mod choose;
 pub(crate) mod direct;
+pub(crate) mod fused;
 pub(crate) mod problem;
 pub(crate) mod sliced;
 mod tune;
@@ -38,8 +40,11 @@ pub enum DeformKernel {
     /// One thread makes a few output channels at one position; any problem on any adapter, without scratch memory.
     Direct,
     /// Samples a slice of positions into columns, multiplies it, then the next slice; adapters whose subgroup size is fixed. The columns
-    /// take no more scratch memory than input, offsets and mask do (or one tile of positions); a copy of the input comes on top.
+    /// take no more scratch memory than input and offsets do (or one tile of positions); a copy of the input comes on top.
     Sliced,
+    /// Samples into the tiles of a GEMM through workgroup memory, without columns: the kernel for GPUs. Blocks of four channels must lie in
+    /// one offset group; a copy of the input in such blocks is its scratch memory.
+    Fused,
 }
 
 impl DeformKernel {
@@ -48,6 +53,7 @@ impl DeformKernel {
             DeformKernel::Auto => "auto",
             DeformKernel::Direct => "direct",
             DeformKernel::Sliced => "sliced",
+            DeformKernel::Fused => "fused",
         }
     }
 }
@@ -65,7 +71,7 @@ impl DeformKernel {
 ///
 /// `x` between its elements is interpolated bilinearly, with neighbours outside the image counted as zero. A point with `y <= -1`,
 /// `y >= H`, `x <= -1`, `x >= W`, or with a coordinate that is NaN or infinite, samples zero. A coordinate is one f32 addition of
-/// the grid's position and the offset.
+/// the grid's position and the offset; H and W are therefore at most 2^24, padding counted, up to where f32 has every position.
 ///
 /// # Shapes
 /// Input `[N, C_in, H, W]`, offset `[N, 2*offset_groups*Kh*Kw, Ho, Wo]` (of each tap dy, then dx), weight
@@ -173,7 +179,8 @@ impl DeformConv2d {
     /// The output's shape, without a GPU. Offset and mask have the same last two extents.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) for shapes and options that do not fit each other.
+    /// [`Error::Invalid`](crate::Error::Invalid) for shapes and options that do not fit each other, and for more than 2^24 rows or columns,
+    /// padding counted.
     pub fn output_shape(&self, input: &[usize], weight: &[usize]) -> Result<Vec<usize>> {
         Problem::new(self, input, weight).map(|problem| problem.output_shape)
     }

@@ -9,6 +9,10 @@ use super::DeformConv2d;
 
 pub(crate) const OP: &str = "deform_conv2d";
 
+/// Most rows or columns, padding counted: f32 has every integer up to here, so the grid's positions and the extents that coordinates are
+/// compared with are exact.
+const MAX_PADDED: usize = 1 << 24;
+
 /// A deformable convolution whose shapes were checked. All numbers fit a shader's 32-bit signed indices.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
@@ -57,6 +61,11 @@ impl Problem {
                     Error::invalid(OP, "padding", "a padding that does not overflow", got)
                 })?;
             output[a] = out_extent(OP, extents[a], pads, (kernel[a], stride[a], dilation[a]))?;
+            if extents[a] + pads.0 + pads.1 > MAX_PADDED {
+                let expected = format!("at most {MAX_PADDED} rows and columns with padding, which f32 tells apart");
+                let got = format!("{} padded by {} and {}", extents[a], pads.0, pads.1);
+                return Err(Error::invalid(OP, "input", expected, got));
+            }
             start[a] = pads.0;
         }
         let output_shape = vec![batch, c_out, output[0], output[1]];

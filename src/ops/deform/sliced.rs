@@ -1,19 +1,19 @@
 //! Deformable convolution in two passes over slices of the output: sample into columns, multiply by `conv/subgroup.wgsl`.
 //!
 //! The columns are an image of their own, one row for each tap, over which the multiplication is a convolution with a kernel of
-//! one column. A slice is some positions of an image or some whole images: its columns take no more memory than input, offsets and
-//! mask do, or what one tile of positions needs. The copy of the slice's images in blocks of four channels comes on top.
+//! one column. A slice is some positions of an image or some whole images: its columns take no more memory than input and offsets do,
+//! or what one tile of positions needs. The copy of the slice's images in blocks of four channels comes on top.
 
 use crate::ops::Epilogue;
-use crate::ops::conv::subgroup::{Copy, Gemm, SUBGROUPS, WeightLayout};
-use crate::ops::options::Border;
+use crate::ops::conv::subgroup::{Gemm, SUBGROUPS, WeightLayout};
 use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
 
+use super::blocks::{self, image_window};
 use super::problem::{Problem, area, i32s};
-use super::{BIAS, INPUT, MASK, OFFSET, RESIDUAL, WEIGHT};
+use super::{BIAS, INPUT, RESIDUAL, WEIGHT};
 
 params! {
     /// `Params` of `deform/sample.wgsl`.
@@ -67,11 +67,7 @@ struct Slice {
 impl<'a> Sliced<'a> {
     /// None where the adapter or the size of a tensor rules it out.
     pub fn new(p: &'a Problem, profile: &'a Profile, has_mask: bool) -> Option<Self> {
-        let (cg, cd) = (p.cg(), p.cd());
-        // Every block in one offset group, and few idle channels.
-        let aligned = cd.is_multiple_of(cg) || (cd.is_multiple_of(4) && cg.is_multiple_of(4));
-        let blocked = aligned && u64::from(cg.next_multiple_of(4)) * 2 <= u64::from(cg) * 3;
-        let sliced = Self { p, profile, has_mask, blocked };
+        let sliced = Self { p, profile, has_mask, blocked: blocks::pay(p) };
         let most = window_elements(profile);
         let image = p.image().max(2 * p.mask_image()).max(sliced.copied_image() + 4);
         let fits = image <= most && sliced.gemm(1, sliced.tile()).fits(profile, p.weights());
@@ -90,7 +86,7 @@ impl<'a> Sliced<'a> {
 
     /// Elements of the copy of one image in blocks.
     fn copied_image(&self) -> u64 {
-        if self.blocked { u64::from(self.p.groups) * self.blocks() * 4 * area(self.p.input) } else { 0 }
+        if self.blocked { blocks::image(self.p) } else { 0 }
     }
 
     /// Elements of the columns of one position.
@@ -132,8 +128,7 @@ impl<'a> Sliced<'a> {
     fn extents(&self) -> (u64, u64) {
         let p = self.p;
         let (batch, positions, most) = (u64::from(p.batch), area(p.output), window_elements(self.profile));
-        let mask_image = if self.has_mask { p.mask_image() } else { 0 };
-        let budget = (batch * (p.image() + 2 * p.mask_image() + mask_image)).min(most);
+        let budget = (batch * (p.image() + 2 * p.mask_image())).min(most);
         let largest = p.image().max(2 * p.mask_image()).max(p.out_image()).max(self.copied_image() + 4);
         let images = (budget / (self.column() * positions)).min(most / largest).min(batch);
         if images > 0 {
@@ -144,7 +139,7 @@ impl<'a> Sliced<'a> {
         (1, positions.div_ceil(positions.div_ceil(count)).next_multiple_of(tile).min(positions))
     }
 
-    /// Dispatches and scratch bytes: the columns, and behind them the copy in blocks.
+    /// Dispatches and scratch bytes: the columns, and the copy in blocks.
     pub fn steps(&self, epilogue: &Epilogue) -> (Vec<Step>, Vec<u64>) {
         let (batch, positions) = (u64::from(self.p.batch), area(self.p.output));
         let (each, width) = self.extents();
@@ -152,7 +147,7 @@ impl<'a> Sliced<'a> {
         for image in (0..batch).step_by(each as usize) {
             let images = each.min(batch - image);
             if self.blocked {
-                steps.push(self.copy_step(image, images));
+                steps.push(blocks::copy_step(self.p, self.profile, (image, images), 1));
             }
             for first in (0..positions).step_by(width as usize) {
                 let slice = Slice { image, images, first, count: width.min(positions - first) };
@@ -167,36 +162,10 @@ impl<'a> Sliced<'a> {
         (steps, scratch)
     }
 
-    /// A window of an argument over some images; the base counts from the first of them.
-    fn image_window(&self, arg: usize, elements: u64, image: u64, images: u64) -> (Binding, u32) {
-        let range = image * elements..(image + images) * elements;
-        let (binding, base) = window(self.profile, Slot::Arg(arg), range, u64::from(self.p.batch) * elements, false);
-        (binding, (u64::from(base) as i64 - (image * elements) as i64) as u32)
-    }
-
-    /// The windows of offset and mask, with their bases.
-    fn fields(&self, slice: &Slice) -> ((Binding, u32), (Binding, u32)) {
-        let elements = self.p.mask_image();
-        let mask = match self.has_mask {
-            true => self.image_window(MASK, elements, slice.image, slice.images),
-            false => (Binding::read(Slot::Nothing), 0),
-        };
-        (self.image_window(OFFSET, 2 * elements, slice.image, slice.images), mask)
-    }
-
-    fn copy_step(&self, image: u64, images: u64) -> Step {
-        let p = self.p;
-        let input = [1, p.input[0], p.input[1]];
-        let plain = Gemm { input, output: input, kernel: [1; 3], ..self.gemm(images, 1) };
-        let copy = Copy { source: input, pad: [0; 3], border: Border::Zeros };
-        let (x, base) = self.image_window(INPUT, p.image(), image, images);
-        let step = plain.copy_step(&copy, x, i64::from((base as i32).wrapping_neg()), images);
-        Step { bindings: vec![x, Binding::write(Slot::Scratch(1))], ..step }
-    }
-
     fn sample_step(&self, slice: &Slice) -> Step {
         let p = self.p;
-        let ((offset, offset_base), (mask, mask_base)) = self.fields(slice);
+        let images = (slice.image, slice.images);
+        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, self.profile, self.has_mask, images);
         let bd = u64::from(p.groups) * self.blocks() / u64::from(p.offset_groups);
         // A software adapter has threads enough; a GPU wants many, and finds the neighbours again for each.
         let each = bd.min(if self.profile.class == AdapterClass::Cpu { 32 } else { 8 });
@@ -239,8 +208,9 @@ impl<'a> Sliced<'a> {
 
     fn flat_step(&self, slice: &Slice) -> Step {
         let p = self.p;
-        let ((offset, offset_base), (mask, mask_base)) = self.fields(slice);
-        let (x, x_base) = self.image_window(INPUT, p.image(), slice.image, slice.images);
+        let images = (slice.image, slice.images);
+        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, self.profile, self.has_mask, images);
+        let (x, x_base) = image_window(p, self.profile, (INPUT, p.image()), images);
         let total = slice.images * slice.count * self.column() / 4;
         let ([in_h, in_w], [_, out_w]) = (i32s(p.input), i32s(p.output));
         let ([s_h, s_w], [d_h, d_w], [p_h, p_w]) = (i32s(p.stride), i32s(p.dilation), i32s(p.pad_start));
