@@ -118,6 +118,7 @@ fn conv_few_and_winograd() -> Vec<(Instance, Fields)> {
 
 fn deform_and_involution() -> Vec<(Instance, Fields)> {
     use involution::choose::{ROWS, SUBGROUP_BLOCKS};
+    use involution::fused;
     let mut list = Vec::new();
     for block in conv_transpose::direct::BLOCKS {
         list.push((conv_transpose::direct::instance(block), conv_transpose::direct::TransposeParams::FIELDS));
@@ -138,6 +139,16 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
         list.push((involution::choose::direct_instance(block), involution::parts::InvolutionParams::FIELDS));
     }
     for width in involution::choose::WIDTHS {
+        for (stride, block) in
+            involution::choose::STRIDES.into_iter().flat_map(|stride| fused::BLOCKS.map(|block| (stride, block)))
+        {
+            for act in activations() {
+                for flags in [(false, false), (false, true), (true, false), (true, true)] {
+                    let instance = fused::instance((width, stride), block, act, flags);
+                    list.push((instance, fused::FusedParams::FIELDS));
+                }
+            }
+        }
         for lanes in subgroup::SUBGROUPS {
             for tile in SUBGROUP_BLOCKS.into_iter().flat_map(|block| ROWS.map(|rows| (block, rows))) {
                 for act in activations() {

@@ -37,6 +37,7 @@ shaders![
     "elementwise/binary.wgsl",
     "elementwise/copy.wgsl",
     "involution/direct.wgsl",
+    "involution/fused.wgsl",
     "involution/params.wgsl",
     "involution/rows.wgsl",
     "involution/subgroup.wgsl",

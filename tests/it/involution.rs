@@ -7,8 +7,8 @@ use wgconv::reference::{
     involution2d, involution2d_out_shape,
 };
 use wgconv::{
-    Activation, BatchNorm, Cache, Error, Gpu, Involution2d, InvolutionKernel, InvolutionLayer, InvolutionLayerWeights,
-    Padding, Profile, Tensor, ndarray, wgpu,
+    Activation, AdapterClass, BatchNorm, Cache, Error, Gpu, Involution2d, InvolutionKernel, InvolutionLayer,
+    InvolutionLayerWeights, Padding, Profile, Tensor, ndarray, wgpu,
 };
 
 use crate::common::{
@@ -341,11 +341,15 @@ impl Host {
     }
 
     fn layer(&self, options: Involution2d) -> Result<InvolutionLayer, Error> {
+        self.layer_on(&gpu(), options)
+    }
+
+    fn layer_on(&self, gpu: &Gpu, options: Involution2d) -> Result<InvolutionLayer, Error> {
         let [gamma, beta, mean, var] = self.norm.each_ref().map(|vector| vector.view());
         let norm = BatchNorm { gamma, beta, mean, var, eps: EPS };
         let span_bias = Some(self.span_bias.view());
         let weights = InvolutionLayerWeights { reduce: self.reduce.view(), norm, span: self.span.view(), span_bias };
-        InvolutionLayer::new(&gpu(), options, &weights)
+        InvolutionLayer::new(gpu, options, &weights)
     }
 
     fn reference(&self, x: ArrayViewD<f32>, spec: &InvolutionLayerSpec) -> ArrayD<f64> {
@@ -382,6 +386,7 @@ fn layer() {
         ([2, 12, 11, 9], Involution2d::new().padding(3).stride(2), 3, 7, 2, 1, 3),
         ([1, 8, 8, 10], Involution2d::new().padding(2).stride(3), 1, 5, 3, 1, 2),
         ([1, 6, 7, 8], Involution2d::new().padding(2).dilation(2), 6, 3, 1, 2, 5),
+        ([1, 21, 6, 7], Involution2d::new().padding(2), 1, 5, 1, 1, 6),
     ] {
         let options = options.kernel_size(kernel).groups(groups);
         let pads = [(dilation * (kernel - 1) / 2, dilation * (kernel - 1) / 2); 2];
@@ -396,21 +401,56 @@ fn layer() {
         let n = (stride * stride + 4) + 1 + (x.shape()[1] + 1) + (reduced + 1) + kernel * kernel;
         let bound = linear_bound(n, &absolute, 16.0, 1.01);
         let xt = upload(&x);
-        for kernel in [InvolutionKernel::Auto, InvolutionKernel::Direct] {
-            let got = layer.clone().kernel(kernel).forward(&xt).expect("forward").to_array().expect("read");
-            assert_bounded(&format!("{spec:?}"), &got, &want, &bound);
+        let unfused = layer.fused(false);
+        let mut layers = vec![unfused.clone().kernel(InvolutionKernel::Direct), unfused];
+        // Strides of three are not within the fused kernel's reach.
+        let fused = layers[1].clone().fused(true);
+        match stride <= 2 && dilation == 1 {
+            true => layers.push(fused),
+            false => invalid(fused.forward(&xt), "fused"),
         }
-        // The epilogue is the involution's.
-        let residual = reals(want.shape(), 3);
-        let out = poisoned(want.shape());
-        let with = layer.residual(&upload(&residual)).activation(Activation::Relu);
-        with.forward_into(&xt, &out).expect("forward");
-        let want = (&want + &residual.mapv(f64::from)).mapv(|v| apply(ActivationKind::Relu, v));
-        let bound = bound
-            + residual.mapv(|v| f64::from(f32::EPSILON) * f64::from(v.abs()))
-            + &absolute * f64::from(f32::EPSILON);
-        assert_bounded(&format!("epilogue {spec:?}"), &out.to_array().expect("read"), &want, &bound);
+        for layer in layers {
+            let what = format!("{spec:?} fused {:?}", layer.is_fused(x.shape()));
+            let got = layer.forward(&xt).expect("forward").to_array().expect("read");
+            assert_bounded(&what, &got, &want, &bound);
+            // The epilogue is the involution's.
+            let residual = reals(want.shape(), 3);
+            let out = poisoned(want.shape());
+            let with = layer.residual(&upload(&residual)).activation(Activation::Relu);
+            with.forward_into(&xt, &out).expect("forward");
+            let want = (&want + &residual.mapv(f64::from)).mapv(|v| apply(ActivationKind::Relu, v));
+            let bound = &bound
+                + &residual.mapv(|v| f64::from(f32::EPSILON) * f64::from(v.abs()))
+                + &absolute * f64::from(f32::EPSILON);
+            assert_bounded(&format!("epilogue {what}"), &out.to_array().expect("read"), &want, &bound);
+        }
     }
+}
+
+/// Fused or not, images of a layer in parts where a binding is too small for all.
+#[test]
+fn fused_layer_in_windows() {
+    let gpu = narrow(4096);
+    let host = Host::new(4, 3, 2 * 9, 5);
+    let options = Involution2d::new().padding(1).kernel_size(3).groups(2);
+    let x = reals(&[7, 4, 6, 8], 1);
+    let layer = |gpu: &Gpu| host.layer_on(gpu, options.clone()).expect("layer");
+    let (whole, parts) = (layer(&crate::common::gpu()), layer(&gpu).fused(true));
+    assert!(parts.is_fused(x.shape()).expect("fused"));
+    let want = whole.fused(true).forward(&upload(&x)).expect("forward").to_array().expect("read");
+    let got = parts.forward(&Tensor::from_array(&gpu, &x).expect("upload")).expect("forward");
+    assert_eq!(got.to_array().expect("read"), want);
+}
+
+/// By rule a GPU fuses and a CPU adapter does not.
+#[test]
+fn fused_by_rule() {
+    let host = Host::new(8, 4, 2 * 9, 1);
+    let layer = host.layer(Involution2d::new().kernel_size(3).padding(1).groups(2)).expect("layer");
+    let software = gpu().profile().class == AdapterClass::Cpu;
+    assert_eq!(layer.is_fused(&[1, 8, 5, 6]).expect("fused"), !software);
+    assert!(!layer.clone().kernel(InvolutionKernel::Direct).is_fused(&[1, 8, 5, 6]).expect("fused"));
+    assert!(layer.fused(true).is_fused(&[1, 8, 5, 6]).expect("fused"));
 }
 
 #[track_caller]

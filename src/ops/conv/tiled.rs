@@ -47,6 +47,8 @@ pub(crate) const TILES: [Tile; 5] = [
     Tile { bm: 32, bn: 32, bk: 16, tm: 4, tn: 4 },
 ];
 
+/// Threads of the smallest of them.
+pub(crate) const LEAST_THREADS: u32 = 64;
 /// Least products of a part where K is split.
 const LEAST_PART: u64 = 128;
 /// Most parts, which bounds the scratch memory: so many times the output.

@@ -84,7 +84,10 @@ impl<'a> Fused<'a> {
         if !blocks::pay(p) || image + 4 > window_elements(profile) {
             return None;
         }
-        let tiling = Tiling::whole(&dense, profile)?;
+        // A CPU adapter gains nothing by a large tile, and compiles the smallest in a fraction of the time.
+        let most_threads =
+            if profile.class == AdapterClass::Cpu { tiled::LEAST_THREADS } else { profile.max_invocations };
+        let tiling = Tiling::whole(&dense, &Profile { max_invocations: most_threads, ..profile.clone() })?;
         Some(Self { p, profile, dense, tiling })
     }
 

@@ -10,10 +10,13 @@ use crate::ops::conv::Conv2d;
 use crate::ops::conv::problem::expect_shape;
 use crate::ops::options::PerAxis;
 use crate::ops::pool::AvgPool2d;
+use crate::ops::same_gpu;
+use crate::plan::Plan;
+use crate::run::{Call, warm_up};
 use crate::tensor::Tensor;
 
 use super::problem::Problem;
-use super::{Involution2d, InvolutionKernel};
+use super::{Involution2d, InvolutionKernel, fused};
 
 const OP: &str = "involution_layer";
 
@@ -65,7 +68,11 @@ pub struct InvolutionLayer {
     reduce: Tensor,
     reduce_bias: Tensor,
     span: Tensor,
+    /// The same as `involution/fused.wgsl` reads it.
+    packed_span: Tensor,
     span_bias: Option<Tensor>,
+    /// Asked for; else by rule.
+    fused: Option<bool>,
 }
 
 impl InvolutionLayer {
@@ -92,13 +99,15 @@ impl InvolutionLayer {
         let (reduce, reduce_bias) = weights.norm.fold(weights.reduce.view(), None)?;
         let span_bias = weights.span_bias.as_ref().map(|bias| Tensor::from_array(gpu, bias)).transpose()?;
         Ok(Self {
-            involution,
             kernel_size,
             channels,
             reduce: Tensor::from_array(gpu, &reduce)?,
             reduce_bias: Tensor::from_array(gpu, &reduce_bias)?,
             span: Tensor::from_array(gpu, &weights.span)?,
+            packed_span: Tensor::from_array(gpu, &fused::pack(&weights.span, (involution.groups, [kh, kw])))?,
             span_bias,
+            involution,
+            fused: None,
         })
     }
 
@@ -118,6 +127,34 @@ impl InvolutionLayer {
     pub fn kernel(mut self, kernel: InvolutionKernel) -> Self {
         self.involution = self.involution.kernel(kernel);
         self
+    }
+
+    /// Asks that the kernels are made within the involution, so that they never lie in memory, or that they are not. By default they
+    /// are on GPUs, where that can be done and no kernel of the involution was asked for: widths 3, 5 and 7, strides 1 and 2 and dilation 1
+    /// along rows.
+    pub fn fused(mut self, fused: bool) -> Self {
+        self.fused = Some(fused);
+        self
+    }
+
+    /// Whether a call makes its kernels within the involution.
+    ///
+    /// # Errors
+    /// As [`InvolutionLayer::forward`].
+    pub fn is_fused(&self, input: &[usize]) -> Result<bool> {
+        self.output_shape(input)?;
+        let (problem, _) = Problem::of_input(&self.involution, input, self.kernel_size)?;
+        let profile = self.reduce.gpu().profile();
+        let fits = fused::fits(&problem, self.reduce.shape()[0] as u64, profile);
+        match self.fused {
+            Some(true) if !fits => {
+                let expected = "a layer whose kernels can be made within the involution on this adapter";
+                let got = format!("true with {:?} and input {input:?}", self.involution);
+                Err(Error::invalid(OP, "fused", expected, got))
+            }
+            Some(asked) => Ok(asked),
+            None => Ok(fits && self.involution.kernel == InvolutionKernel::Auto && fused::leads(profile)),
+        }
     }
 
     /// The output's shape.
@@ -144,6 +181,11 @@ impl InvolutionLayer {
     /// # Errors
     /// As [`InvolutionLayer::forward`].
     pub fn weight(&self, input: &Tensor) -> Result<Tensor> {
+        Conv2d::new().forward(&self.reduced(input)?, &self.span, self.span_bias.as_ref())
+    }
+
+    /// What the kernels are spanned from, `[N, Cr, Ho, Wo]`.
+    fn reduced(&self, input: &Tensor) -> Result<Tensor> {
         self.output_shape(input.shape())?;
         let PerAxis(stride) = self.involution.stride;
         let pooled = if stride == [1, 1] {
@@ -152,8 +194,26 @@ impl InvolutionLayer {
             AvgPool2d::new(stride).ceil_mode(true).count_include_pad(false).forward(input)?
         };
         let reduce = Conv2d::new().activation(Activation::Relu);
-        let reduced = reduce.forward(&pooled, &self.reduce, Some(&self.reduce_bias))?;
-        Conv2d::new().forward(&reduced, &self.span, self.span_bias.as_ref())
+        reduce.forward(&pooled, &self.reduce, Some(&self.reduce_bias))
+    }
+
+    /// The fused plan for an input.
+    fn fused_plan(&self, input: &[usize]) -> Result<Plan> {
+        let (problem, _) = Problem::of_input(&self.involution, input, self.kernel_size)?;
+        let epilogue = self.involution.epilogue(self.span_bias.is_some());
+        Ok(fused::plan(&problem, self.reduce.shape()[0] as u64, &epilogue, self.reduce.gpu().profile()))
+    }
+
+    /// Runs the fused call: reducing first, then all the rest in one.
+    fn with_fused<T>(&self, input: &Tensor, run: impl FnOnce(Call<'_>) -> Result<T>) -> Result<T> {
+        let plan = self.fused_plan(input.shape())?;
+        let reduced = self.reduced(input)?;
+        let residual = self.involution.residual.as_ref();
+        expect_shape(OP, "residual", residual.map(Tensor::shape), &plan.output)?;
+        let tensors = [Some(input), Some(&reduced), Some(&self.packed_span), self.span_bias.as_ref(), residual];
+        let args: Vec<_> = fused::ARGUMENTS.into_iter().zip(tensors).collect();
+        same_gpu(OP, &args)?;
+        run(Call { gpu: input.gpu().clone(), plan, args: &args })
     }
 
     /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
@@ -169,6 +229,9 @@ impl InvolutionLayer {
         }
         let (reduce, span) = (self.reduce.shape(), self.span.shape());
         Conv2d::new().activation(Activation::Relu).warm_up(gpu, &of_channels(self.channels), reduce, true)?;
+        if self.is_fused(input)? {
+            return warm_up(gpu, &self.fused_plan(input)?);
+        }
         Conv2d::new().warm_up(gpu, &of_channels(reduce[0]), span, self.span_bias.is_some())?;
         self.involution.warm_up(gpu, input, &of_channels(span[0]), false)
     }
@@ -179,7 +242,10 @@ impl InvolutionLayer {
     /// [`Error::Invalid`] for an input that does not fit weights and options, [`Error::TooLarge`] for what the adapter cannot hold,
     /// and errors of the device.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        self.involution.forward(input, &self.weight(input)?, None)
+        match self.is_fused(input.shape())? {
+            true => self.with_fused(input, |call| call.forward()),
+            false => self.involution.forward(input, &self.weight(input)?, None),
+        }
     }
 
     /// The same into the caller's output, which may share no buffer with an argument.
@@ -187,6 +253,9 @@ impl InvolutionLayer {
     /// # Errors
     /// As [`InvolutionLayer::forward`], and for an output of another shape or one that aliases an argument.
     pub fn forward_into(&self, input: &Tensor, output: &Tensor) -> Result<()> {
-        self.involution.forward_into(input, &self.weight(input)?, None, output)
+        match self.is_fused(input.shape())? {
+            true => self.with_fused(input, |call| call.forward_into(output)),
+            false => self.involution.forward_into(input, &self.weight(input)?, None, output),
+        }
     }
 }

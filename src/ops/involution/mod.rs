@@ -1,6 +1,7 @@
 //! Involution, and the layer that makes its kernels from the input.
 
 pub(crate) mod choose;
+pub(crate) mod fused;
 pub(crate) mod layer;
 pub(crate) mod parts;
 pub(crate) mod problem;
