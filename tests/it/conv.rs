@@ -158,6 +158,10 @@ fn borders_and_flip() {
         let (options, mut spec) = both([1, 2], [2, 1], [(3, 4), (2, 0)], 1);
         spec.border = mode;
         check(&options.border(border), &spec, &[2, 5, 7, 6], &[9, 5, 3, 3]);
+        // Whole vec4s under a kernel of one tap: the pointwise kernel would read the input as if its padding were written out.
+        let (options, mut spec) = both([1, 1], [1, 1], [(1, 1), (2, 2)], 1);
+        spec.border = mode;
+        check(&options.border(border), &spec, &[1, 4, 2, 4], &[5, 4, 1, 1]);
     }
     let (options, mut spec) = both([1, 1], [1, 1], [(1, 1), (1, 2)], 2);
     spec.flip_kernel = true;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
+use crate::ops::options::Border;
 use crate::plan::Plan;
 use crate::profile::Profile;
 
@@ -17,7 +18,8 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
     let gemm = Gemm::of(p);
     let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
     if gemm.fits(profile, weights) {
-        if gemm.planar() {
+        // Another border than zeros is written out by the copy into blocks, which a planar input has not.
+        if gemm.planar() && (p.border == Border::Zeros || p.unpadded()) {
             list.push(ConvKernel::Pointwise);
         }
         list.push(ConvKernel::Subgroup);
