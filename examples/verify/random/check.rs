@@ -45,6 +45,14 @@ struct Run {
     second: Tensor,
 }
 
+/// Elements of an output at most: the adapter could not hold it, nor this machine. Nothing of such sizes is drawn but by a mistake that is
+/// made on purpose.
+const MOST_ELEMENTS: usize = 1 << 26;
+
+fn count(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product, &extent| product.saturating_mul(extent))
+}
+
 fn failed(kernel: &'static str, what: impl Into<String>) -> Outcome {
     Outcome::Failed(Failure { kernel, what: what.into() })
 }
@@ -56,6 +64,7 @@ impl Bench<'_> {
     /// What has nothing to do with the problem: a lost device, no memory.
     pub fn check(&self, p: &Problem) -> Result<Outcome> {
         let shape = match output_shape(p) {
+            Ok(shape) if count(&shape) > MOST_ELEMENTS => return self.must_refuse(p, "as too large"),
             Ok(shape) => shape,
             Err(Error::Reference(refusal)) => return self.must_refuse(p, &refusal.to_string()),
             Err(other) => return Err(other),

@@ -112,9 +112,10 @@ fn draw_geometry(rng: &mut Rng, op: Op) -> (Problem, Groups) {
             p.kernel.iter_mut().for_each(|k| *k = (*k).min(3));
         }
     }
+    let groups = if op == Op::Conv && rng.one_in(2) { particular(&mut p, rng) } else { groups };
     match op {
         Op::Conv => {
-            p.border = if rng.one_in(4) {
+            p.border = if rng.one_in(5) {
                 rng.pick(&[BorderMode::Reflect, BorderMode::Replicate, BorderMode::Circular])
             } else {
                 BorderMode::Zeros
@@ -128,6 +129,28 @@ fn draw_geometry(rng: &mut Rng, op: Op) -> (Problem, Groups) {
     }
     p.activation = if rng.one_in(6) { rng.pick(&CURVED) } else { ActivationKind::Identity };
     (p, groups)
+}
+
+/// A geometry that has a kernel of its own.
+fn particular(p: &mut Problem, rng: &mut Rng) -> Groups {
+    let rank = p.extents.len();
+    let (groups, kernel, stride, dilation) = match rng.below(6) {
+        // Winograd's.
+        0 | 1 => (rng.pick(&[Groups::Fours, Groups::Fours, Groups::Dense]), 3, 1, 1),
+        2 => (Groups::Grouped, 3, rng.pick(&[1, 2]), 1),
+        3 => (Groups::Depthwise, rng.pick(&[3, 5, 7]), rng.pick(&[1, 2]), rng.pick(&[1, 1, 2, 3])),
+        4 => (Groups::Few, rng.pick(&[3, 5, 7]), rng.pick(&[1, 2]), 1),
+        _ => (rng.pick(&[Groups::Dense, Groups::Fours, Groups::Grouped]), 1, 1, 1),
+    };
+    (p.kernel, p.stride, p.dilation) = (vec![kernel; rank], vec![stride; rank], vec![dilation; rank]);
+    // Of those along one axis.
+    if rank > 1 && rng.one_in(5) {
+        p.kernel[rank - 2] = 1;
+    }
+    if rank == 3 {
+        (p.kernel[0], p.stride[0]) = (1, 1);
+    }
+    groups
 }
 
 fn sizes(p: &mut Problem, groups: Groups, rng: &mut Rng) {
