@@ -58,7 +58,7 @@ struct Options {
     /// Run the problem of this number alone.
     #[arg(long, value_name = "NUMBER", requires = "random")]
     only: Option<u64>,
-    /// Open the device with less than the adapter has; the environment variable WGCONV_LIMITS=default does so too.
+    /// Open the device with less than the adapter has; the environment variable WGCONV_LIMITS does so too.
     #[arg(long, requires = "random")]
     limits: Option<Limits>,
 }
@@ -98,6 +98,7 @@ fn run(options: &Options) -> Result<Count> {
 fn run_random(options: &Options, count: u64) -> Result<Count> {
     let limits = match (options.limits, std::env::var("WGCONV_LIMITS").as_deref()) {
         (None, Ok("default")) => Some(Limits::Default),
+        (None, Ok("tight")) => Some(Limits::Tight),
         (limits, _) => limits,
     };
     let ops = options.ops.as_deref().map(random::problem::Op::list).transpose()?.unwrap_or_default();
