@@ -127,7 +127,9 @@ fn draw_geometry(rng: &mut Rng, op: Op) -> (Problem, Groups) {
         Op::AvgPool => p.dilation = vec![1; rank],
         _ => {}
     }
-    p.activation = if rng.one_in(6) { rng.pick(&CURVED) } else { ActivationKind::Identity };
+    // Another shader with it.
+    p.residual = rng.one_in(3);
+    p.activation = if rng.one_in(10) { rng.pick(&CURVED) } else { ActivationKind::Identity };
     (p, groups)
 }
 
@@ -256,7 +258,7 @@ fn shrink_to_fit(p: &mut Problem) {
 fn epilogue(p: &mut Problem, rng: &mut Rng) {
     let sums = p.op.operator().is_some() || p.op == Op::Linear;
     p.bias = sums && !rng.one_in(3);
-    p.residual = sums && rng.one_in(3);
+    p.residual &= sums;
     let has_activation =
         !matches!(p.op, Op::Softmax | Op::Concat | Op::Narrow | Op::PixelShuffle | Op::UpsampleNearest);
     if !has_activation {
