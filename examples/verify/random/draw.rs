@@ -138,11 +138,11 @@ fn particular(p: &mut Problem, rng: &mut Rng) -> Groups {
     let rank = p.extents.len();
     let (groups, kernel, stride, dilation) = match rng.below(6) {
         // Winograd's.
-        0 | 1 => (rng.pick(&[Groups::Fours, Groups::Fours, Groups::Dense]), 3, 1, 1),
+        0 | 1 => (Groups::Fours, 3, 1, 1),
         2 => (Groups::Grouped, 3, rng.pick(&[1, 2]), 1),
         3 => (Groups::Depthwise, rng.pick(&[3, 5, 7]), rng.pick(&[1, 2]), rng.pick(&[1, 1, 2, 3])),
         4 => (Groups::Few, rng.pick(&[3, 5, 7]), rng.pick(&[1, 2]), 1),
-        _ => (rng.pick(&[Groups::Dense, Groups::Fours, Groups::Grouped]), 1, 1, 1),
+        _ => (rng.pick(&[Groups::Dense, Groups::Fours, Groups::Fours, Groups::Grouped]), 1, 1, 1),
     };
     (p.kernel, p.stride, p.dilation) = (vec![kernel; rank], vec![stride; rank], vec![dilation; rank]);
     // Of those along one axis.
@@ -165,6 +165,9 @@ fn sizes(p: &mut Problem, groups: Groups, rng: &mut Rng) {
         if axis + 1 == rank && rng.one_in(12) {
             p.extents[axis] = rng.between(60, 300);
         }
+    }
+    if groups == Groups::Fours && rank > 0 && rng.one_in(2) {
+        p.extents[rank - 1] = p.extents[rank - 1].next_multiple_of(4);
     }
     let channel = |rng: &mut Rng| rng.pick(&CHANNELS);
     let fours = [4, 8, 12, 16, 20, 28, 32, 36, 64];

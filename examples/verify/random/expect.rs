@@ -182,11 +182,15 @@ impl Expected {
 fn winograd(p: &Problem, arrays: &Arrays, residual: Option<&ArrayD<f32>>, m: usize) -> Result<Vec<f64>> {
     let (growth, reach, roundings) = if m == 2 { (4.0, 0, 13) } else { (64.0 * 64.0 / 36.0, 3, 27) };
     let w = arrays.weight.mapv(f32::abs);
-    let (shape, side) = (w.shape(), 3 + 2 * reach);
-    let taps = w.sum_axis(Axis(3)).sum_axis(Axis(2));
-    let spread = ArrayD::from_shape_fn(IxDyn(&[shape[0], shape[1], side, side]), |i| taps[[i[0], i[1]]]);
-    let pads = p.pads.iter().map(|&(a, b)| (a + reach, b + reach)).collect();
-    let spec = ConvSpec { pads, groups: p.groups, ..ConvSpec::new(2) };
+    // Three spatial axes have a kernel of one element along the first.
+    let (shape, rank, side) = (w.shape(), p.kernel.len(), 3 + 2 * reach);
+    let taps: Vec<f32> = w.lanes(Axis(rank + 1)).into_iter().map(|lane| lane.sum()).collect();
+    let taps: Vec<f32> = taps.chunks(3).map(|rows| rows.iter().sum()).collect();
+    let spread_shape = [&shape[..rank], &[side, side]].concat();
+    let spread = ArrayD::from_shape_fn(IxDyn(&spread_shape), |i| taps[i[0] * shape[1] + i[1]]);
+    let reach_of = |axis: usize| if axis + 2 >= rank { reach } else { 0 };
+    let pads = p.pads.iter().enumerate().map(|(axis, &(a, b))| (a + reach_of(axis), b + reach_of(axis))).collect();
+    let spec = ConvSpec { pads, groups: p.groups, ..ConvSpec::new(rank) };
     let bias = arrays.bias.as_ref().map(|bias| bias.mapv(f32::abs));
     let mut sums = conv(arrays.input.mapv(f32::abs).view(), spread.view(), bias.as_ref().map(|b| b.view()), &spec)?;
     if let Some(residual) = residual {
