@@ -203,7 +203,10 @@ fn sizes(p: &mut Problem, groups: Groups, rng: &mut Rng) {
         }
         _ => {}
     }
-    p.axis = rng.below(rank.max(1));
+    let axis = rng.below(rank.max(1));
+    if matches!(p.op, Op::Softmax | Op::Concat | Op::Narrow) {
+        p.axis = axis;
+    }
     pads(p, rng);
     shrink_to_fit(p);
 }

@@ -47,7 +47,10 @@ pub struct Summary {
 }
 
 /// Failures after which no more problems are run: something is wrong with all of them.
-const MOST_FAILURES: usize = 20;
+const MOST_FAILURES: usize = 100;
+
+/// Failures of one kernel that are made small; later ones are likely to be the same mistake.
+const MOST_SHRUNK: usize = 3;
 
 /// Draws problems and checks them; writes one line for each that fails, and a table at the end.
 ///
@@ -58,6 +61,7 @@ pub fn random(request: &Request, gpu: &Gpu, out: &mut impl Write) -> Result<Summ
     let bench = Bench { gpu, tamper: request.tamper };
     let mut summary = Summary::default();
     let mut of_each: BTreeMap<Op, (u64, u64, usize)> = BTreeMap::new();
+    let mut shrunk: BTreeMap<(Op, &'static str), usize> = BTreeMap::new();
     let numbers = request.only.map_or(0..request.count, |only| only..only + 1);
     let bar = progress(numbers.end - numbers.start);
     for number in numbers {
@@ -79,7 +83,13 @@ pub fn random(request: &Request, gpu: &Gpu, out: &mut impl Write) -> Result<Summ
             Outcome::Refused => (summary.refused, counts.1) = (summary.refused + 1, counts.1 + 1),
             Outcome::Failed(failure) => {
                 counts.2 += 1;
-                let line = report(request, &bench, number, &problem, &failure)?;
+                let alike = shrunk.entry((problem.op, failure.kernel)).or_default();
+                *alike += 1;
+                let least = match *alike <= MOST_SHRUNK {
+                    true => shrink::shrink(&bench, &problem, &failure)?,
+                    false => (problem.clone(), failure),
+                };
+                let line = report(request, number, &least);
                 bar.suspend(|| say(out, &line))?;
                 summary.failures.push(line);
             }
@@ -113,11 +123,10 @@ pub fn random(request: &Request, gpu: &Gpu, out: &mut impl Write) -> Result<Summ
     Ok(summary)
 }
 
-/// The line of a failure: what is wrong with the least problem that fails alike, and how to see it again.
-fn report(request: &Request, bench: &Bench<'_>, number: u64, problem: &Problem, failure: &Failure) -> Result<String> {
-    let (least, how) = shrink::shrink(bench, problem, failure)?;
+/// The line of a failure: what is wrong with the least problem that was found to fail alike, and how to see it again.
+fn report(request: &Request, number: u64, (least, how): &(Problem, Failure)) -> String {
     let what = how.what.split_whitespace().collect::<Vec<_>>().join(" ");
     let kernel = if how.kernel.is_empty() { String::new() } else { format!(" {}", how.kernel) };
     let repeat = format!("verify --random 1 --seed {} --only {number}{}", request.seed, request.repeat);
-    Ok(format!("FAIL {}{kernel}: {what}; problem {least}; repeat: {repeat}", problem.op.name()))
+    format!("FAIL {}{kernel}: {what}; problem {least}; repeat: {repeat}", least.op.name())
 }
