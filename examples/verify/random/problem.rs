@@ -252,7 +252,8 @@ impl Problem {
         let moves = matches!(self.op, Op::Concat | Op::Narrow | Op::PixelShuffle | Op::UpsampleNearest | Op::MaxPool);
         let linear = matches!(self.activation, Identity | Relu | Relu6 | LeakyRelu(_));
         let divides = matches!(self.op, Op::AvgPool | Op::GlobalAvgPool | Op::Softmax);
-        linear && !divides && (moves || self.fill.is_exact())
+        // What is below the least normal number may be lost, or rounded by an activation.
+        linear && !divides && (moves && self.fill != Fill::Denormal || self.fill.is_exact())
     }
 
     /// Roughly the multiplications of a problem, by which its size is kept small.
