@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use app::Count;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use common::{Error, Result};
 use wgconv::{Gpu, wgpu};
 
@@ -58,18 +58,10 @@ struct Options {
     /// Run the problem of this number alone.
     #[arg(long, value_name = "NUMBER", requires = "random")]
     only: Option<u64>,
-    /// Open the device with less than the adapter has; the environment variable WGCONV_LIMITS does so too.
-    #[arg(long, requires = "random")]
-    limits: Option<Limits>,
-}
-
-/// Limits of a device.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Limits {
-    /// WebGPU's default ones.
-    Default,
-    /// The same with bindings of 4 KiB: most tensors are bound in windows.
-    Tight,
+    /// Open the device with WebGPU's default limits, or with those and bindings of so many bytes, in which large tensors are bound in
+    /// windows; the environment variable WGCONV_LIMITS does so too.
+    #[arg(long, value_name = "default|BYTES", requires = "random")]
+    limits: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -96,11 +88,7 @@ fn run(options: &Options) -> Result<Count> {
 }
 
 fn run_random(options: &Options, count: u64) -> Result<Count> {
-    let limits = match (options.limits, std::env::var("WGCONV_LIMITS").as_deref()) {
-        (None, Ok("default")) => Some(Limits::Default),
-        (None, Ok("tight")) => Some(Limits::Tight),
-        (limits, _) => limits,
-    };
+    let limits = options.limits.clone().or_else(|| std::env::var("WGCONV_LIMITS").ok().filter(|text| !text.is_empty()));
     let ops = options.ops.as_deref().map(random::problem::Op::list).transpose()?.unwrap_or_default();
     let mut repeat = String::new();
     if let Some(ops) = &options.ops {
@@ -111,18 +99,9 @@ fn run_random(options: &Options, count: u64) -> Result<Count> {
         builder = builder.adapter(name);
         repeat.push_str(&format!(" --adapter \"{name}\""));
     }
-    let mut wanted = wgpu::Limits::default();
-    match limits {
-        None => {}
-        Some(Limits::Default) => {
-            builder = builder.limits(wanted);
-            repeat.push_str(" --limits default");
-        }
-        Some(Limits::Tight) => {
-            wanted.max_storage_buffer_binding_size = 4096;
-            builder = builder.limits(wanted);
-            repeat.push_str(" --limits tight");
-        }
+    if let Some(limits) = limits {
+        builder = builder.limits(parse_limits(&limits)?);
+        repeat.push_str(&format!(" --limits {limits}"));
     }
     let gpu = builder.build_blocking()?;
     let most = options.minutes.map(|minutes| std::time::Duration::try_from_secs_f64(minutes * 60.0));
@@ -132,6 +111,17 @@ fn run_random(options: &Options, count: u64) -> Result<Count> {
     let request = random::Request { count, seed, ops, most, only: options.only, repeat, tamper: None };
     let summary = random::random(&request, &gpu, &mut std::io::stdout())?;
     Ok(Count { passed: summary.problems as usize - summary.failures.len(), failed: summary.failures.len() })
+}
+
+fn parse_limits(text: &str) -> Result<wgpu::Limits> {
+    let mut limits = wgpu::Limits::default();
+    if text != "default" {
+        let bytes = text.parse().ok().filter(|&bytes| (4096..=limits.max_storage_buffer_binding_size).contains(&bytes));
+        let range = format!("4096 to {}", limits.max_storage_buffer_binding_size);
+        let wrong = || Error::Failed(format!("limits: expected \"default\" or {range} bytes, got \"{text}\""));
+        limits.max_storage_buffer_binding_size = bytes.ok_or_else(wrong)?;
+    }
+    Ok(limits)
 }
 
 /// Another one each time: the clock's.

@@ -27,7 +27,8 @@ fn random_runs(adapter: Option<&Adapter>, long: bool, swiftshader: bool) -> Vec<
         runs.push(run("llvmpipe's vectors 512 bits wide", 2_000, vec![("LP_NATIVE_VECTOR_WIDTH", "512")]));
     }
     runs.push(run("WebGPU's default limits", 5_000, vec![("WGCONV_LIMITS", "default")]));
-    runs.push(run("bindings of 4 KiB", 5_000, vec![("WGCONV_LIMITS", "tight")]));
+    runs.push(run("bindings of 4 KiB", 5_000, vec![("WGCONV_LIMITS", "4096")]));
+    runs.push(run("bindings of 32 KiB", 5_000, vec![("WGCONV_LIMITS", "32768")]));
     if swiftshader {
         // Its name is asked for, since WGCONV_ADAPTER may name another.
         let env = vec![("VK_ICD_FILENAMES", SWIFTSHADER), ("WGCONV_ADAPTER", "SwiftShader")];
@@ -67,7 +68,7 @@ mod tests {
     fn a_long_run_shows_all_that_there_is() {
         assert_eq!(random_runs(None, false, true).len(), 1);
         let runs = random_runs(None, true, true);
-        assert_eq!(runs.iter().map(|run| run.problems).collect::<Vec<_>>(), [50_000, 5_000, 5_000, 10_000]);
-        assert_eq!(random_runs(None, true, false).len(), 3);
+        assert_eq!(runs.iter().map(|run| run.problems).collect::<Vec<_>>(), [50_000, 5_000, 5_000, 5_000, 10_000]);
+        assert_eq!(random_runs(None, true, false).len(), 4);
     }
 }

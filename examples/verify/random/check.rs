@@ -7,7 +7,7 @@ use super::super::launch::Tensors;
 use super::super::operation::{Arrays, index_of};
 use super::expect::{Expected, agrees, excepted, output_shape};
 use super::fill::arrays;
-use super::launch::{launch, may_refuse};
+use super::launch::launch;
 use super::problem::Problem;
 use wgconv::ndarray::ArrayD;
 
@@ -16,8 +16,10 @@ use wgconv::ndarray::ArrayD;
 pub enum Outcome {
     /// Right on these kernels.
     Passed(Vec<&'static str>),
-    /// The library and the reference both refuse it, or the adapter cannot hold it.
+    /// The library and the reference both refuse it.
     Refused,
+    /// The reference takes it and the adapter cannot hold it, as the library says.
+    TooLarge,
     Failed(Failure),
 }
 
@@ -73,7 +75,7 @@ impl Bench<'_> {
         let runs = match self.record(p, &arrays, residual.as_ref(), &shape) {
             Ok(Ok(runs)) => runs,
             Ok(Err(kernel_and_what)) => return Ok(Outcome::Failed(kernel_and_what)),
-            Err(Error::Gpu(error)) if may_refuse(&error) => return Ok(Outcome::Refused),
+            Err(Error::Gpu(GpuError::TooLarge { .. })) => return Ok(Outcome::TooLarge),
             Err(Error::Gpu(error @ GpuError::Invalid { .. })) => {
                 return Ok(failed("", format!("the library refuses what the reference takes: {error}")));
             }

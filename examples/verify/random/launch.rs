@@ -2,8 +2,8 @@
 
 use wgconv::reference::ActivationKind;
 use wgconv::{
-    Activation, Add, AvgPool, Concat, Error as GpuError, GlobalAvgPool, Linear, MaxPool, Mul, Narrow, PixelShuffle,
-    Plan, Result as GpuResult, Softmax, Tensor, UpsampleNearest,
+    Activation, Add, AvgPool, Concat, GlobalAvgPool, Linear, MaxPool, Mul, Narrow, PixelShuffle, Plan,
+    Result as GpuResult, Softmax, Tensor, UpsampleNearest,
 };
 
 use super::super::common::Result;
@@ -171,9 +171,4 @@ impl Launch for Concat {
     fn candidates(&self, t: &Tensors) -> GpuResult<Vec<Box<dyn Launch>>> {
         Launch::plan(self, t).map(|_| vec![Box::new(self.clone()) as Box<dyn Launch>])
     }
-}
-
-/// Whether the library may refuse a problem that the reference takes: what the adapter cannot hold.
-pub fn may_refuse(error: &GpuError) -> bool {
-    matches!(error, GpuError::TooLarge { .. })
 }

@@ -40,10 +40,20 @@ pub struct Request {
 pub struct Summary {
     pub problems: u64,
     pub refused: u64,
+    pub too_large: u64,
     /// How many problems each kernel of each operator had.
     pub kernels: BTreeMap<(Op, &'static str), u64>,
     /// One line each.
     pub failures: Vec<String>,
+}
+
+/// A row of the table at the end.
+#[derive(Default)]
+struct Counts {
+    problems: u64,
+    refused: u64,
+    too_large: u64,
+    failed: u64,
 }
 
 /// Failures after which no more problems are run: something is wrong with all of them.
@@ -60,7 +70,7 @@ pub fn random(request: &Request, gpu: &Gpu, out: &mut impl Write) -> Result<Summ
     let start = Instant::now();
     let bench = Bench { gpu, tamper: request.tamper };
     let mut summary = Summary::default();
-    let mut of_each: BTreeMap<Op, (u64, u64, usize)> = BTreeMap::new();
+    let mut of_each: BTreeMap<Op, Counts> = BTreeMap::new();
     let mut shrunk: BTreeMap<(Op, &'static str), usize> = BTreeMap::new();
     let numbers = request.only.map_or(0..request.count, |only| only..only + 1);
     let bar = progress(numbers.end - numbers.start);
@@ -73,16 +83,18 @@ pub fn random(request: &Request, gpu: &Gpu, out: &mut impl Write) -> Result<Summ
             bar.set_message(format!("{} failed, {}", summary.failures.len(), problem.op.name()));
         }
         let counts = of_each.entry(problem.op).or_default();
-        (summary.problems, counts.0) = (summary.problems + 1, counts.0 + 1);
+        counts.problems += 1;
+        summary.problems += 1;
         match bench.check(&problem)? {
             Outcome::Passed(kernels) => {
                 for kernel in kernels {
                     *summary.kernels.entry((problem.op, kernel)).or_default() += 1;
                 }
             }
-            Outcome::Refused => (summary.refused, counts.1) = (summary.refused + 1, counts.1 + 1),
+            Outcome::Refused => (summary.refused, counts.refused) = (summary.refused + 1, counts.refused + 1),
+            Outcome::TooLarge => (summary.too_large, counts.too_large) = (summary.too_large + 1, counts.too_large + 1),
             Outcome::Failed(failure) => {
-                counts.2 += 1;
+                counts.failed += 1;
                 let alike = shrunk.entry((problem.op, failure.kernel)).or_default();
                 *alike += 1;
                 let least = match *alike <= MOST_SHRUNK {
@@ -97,14 +109,12 @@ pub fn random(request: &Request, gpu: &Gpu, out: &mut impl Write) -> Result<Summ
         bar.inc(1);
     }
     bar.finish_and_clear();
-    for (op, (problems, refused, failed)) in of_each {
+    for (op, Counts { problems, refused, too_large, failed }) in of_each {
         let of_op = summary.kernels.iter().filter(|((of, _), _)| *of == op);
         let kernels: Vec<String> = of_op.map(|((_, kernel), count)| format!("{kernel} {count}")).collect();
         let name = op.name();
-        say(
-            out,
-            format!("{name:16} {problems:7} problems {refused:5} refused {failed:3} failed  {}", kernels.join(", ")),
-        )?;
+        let counts = format!("{problems:7} problems {refused:5} refused {too_large:5} too large {failed:4} failed");
+        say(out, format!("{name:16} {counts}  {}", kernels.join(", ")))?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let runs: u64 = summary.kernels.values().sum();
@@ -113,10 +123,11 @@ pub fn random(request: &Request, gpu: &Gpu, out: &mut impl Write) -> Result<Summ
     say(
         out,
         format!(
-            "seed {}: {} problems on {runs} kernels, {} refused, {} failed, {seconds:.1} s, {rate:.0} problems a second",
+            "seed {}: {} problems on {runs} kernels, {} refused, {} too large, {} failed, {seconds:.1} s, {rate:.0} problems a second",
             request.seed,
             summary.problems,
             summary.refused,
+            summary.too_large,
             summary.failures.len()
         ),
     )?;
