@@ -11,13 +11,29 @@ use crate::gpu::Inner;
 use crate::pool::DeviceBuffer;
 use crate::read;
 
-/// A quiet NaN that no arithmetic makes.
-const PATTERN: u32 = 0x7fc0_beef;
+/// Bytes by which the pattern of a buffer may lie further on than another's.
+const SHIFTS: u64 = 64 << 10;
+
+/// The words that guards are made of: quiet NaNs, each another. A kernel that hands the guard of its input on to that of its output, as an
+/// element too many, would leave no mark if both were the same.
+fn pattern(word: u64) -> u32 {
+    0x7fc0_0000 | ((word as u32).wrapping_mul(0x9e37_79b1) >> 11) | 1
+}
+
+/// Where in the pattern a buffer begins, in bytes.
+fn shift(id: u32) -> u64 {
+    u64::from(id).wrapping_mul(0x2545_f491) % (SHIFTS / 4) * 4
+}
+
+/// Where in the pattern a byte of a buffer is.
+fn source(id: u32, offset: u64) -> u64 {
+    shift(id) + offset % POISON_BYTES
+}
 
 /// Bytes behind the data. A row of a few channels of a small image lies within them.
 const TRAIL: u64 = 4096;
 
-/// Bytes of the pattern that fresh buffers are filled from, a piece at a time.
+/// Bytes of the pattern of one buffer, which comes again after them.
 const POISON_BYTES: u64 = 256 << 10;
 
 /// Bytes of freed buffers that may wait for a check; beyond, one is made without being asked for.
@@ -60,11 +76,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `bytes` of the pattern with what is given at `offset`.
+/// A buffer that holds the pattern, and in it what is given with its offset.
 fn mapped(device: &wgpu::Device, bytes: u64, usage: wgpu::BufferUsages, inside: (u64, &[u8])) -> Result<wgpu::Buffer> {
     let label = Some("guarded");
     let buffer = device.create_buffer(&wgpu::BufferDescriptor { label, size: bytes, usage, mapped_at_creation: true });
-    let mut contents = PATTERN.to_le_bytes().repeat((bytes / 4) as usize);
+    // As that of a buffer whose id is 0.
+    let mut contents: Vec<u8> = (0..bytes / 4).flat_map(|word| pattern(word).to_le_bytes()).collect();
     contents[inside.0 as usize..][..inside.1.len()].copy_from_slice(inside.1);
     let written = buffer.get_mapped_range_mut(..).map(|mut view| view.copy_from_slice(&contents));
     written.map_err(|error| Error::OutOfMemory { reason: error.to_string() })?;
@@ -77,7 +94,7 @@ impl Guards {
     pub fn new(device: &wgpu::Device) -> Result<(Self, wgpu::Buffer)> {
         use wgpu::BufferUsages as Usage;
         let lead = u64::from(device.limits().min_storage_buffer_offset_alignment).max(256);
-        let poison = mapped(device, POISON_BYTES, Usage::COPY_SRC, (0, &[]))?;
+        let poison = mapped(device, POISON_BYTES + SHIFTS, Usage::COPY_SRC, (0, &[]))?;
         let nothing =
             mapped(device, lead + 16 + TRAIL, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, (lead, &[0; 16]))?;
         let watched = Watched {
@@ -104,18 +121,20 @@ impl Guards {
         (op, argument): (&'static str, &'static str),
         bytes: u64,
     ) -> Result<()> {
-        self.fill(gpu, &buffer.raw, 0, buffer.raw.size())?;
+        self.fill(gpu, (buffer.id, &buffer.raw), 0, buffer.raw.size())?;
         let bytes = bytes.next_multiple_of(16);
         let watched = Watched { raw: buffer.raw.clone(), op, argument, bytes, writers: Vec::new() };
         lock(&self.watched).insert(buffer.id, watched);
         Ok(())
     }
 
-    fn fill(&self, gpu: &Inner, raw: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<()> {
+    fn fill(&self, gpu: &Inner, (id, raw): (u32, &wgpu::Buffer), offset: u64, bytes: u64) -> Result<()> {
         let mut recorder = gpu.lock_recorder();
-        for start in (0..bytes).step_by(POISON_BYTES as usize) {
-            let piece = POISON_BYTES.min(bytes - start);
-            recorder.copy(gpu, (&self.poison, 0), (raw, offset + start), piece)?;
+        let (mut at, end) = (offset, offset + bytes);
+        while at < end {
+            let piece = (POISON_BYTES - at % POISON_BYTES).min(end - at);
+            recorder.copy(gpu, (&self.poison, source(id, at)), (raw, at), piece)?;
+            at += piece;
         }
         Ok(())
     }
@@ -198,11 +217,11 @@ impl Guards {
             for (offset, bytes) in self.of(w) {
                 let (here, rest) = words.split_at((bytes / 4) as usize);
                 words = rest;
-                let marked = here.iter().enumerate().filter(|(_, word)| **word != PATTERN);
                 let before = marks.len();
-                marks.extend(marked.map(|(i, &word)| (offset + i as u64 * 4, word)));
+                let places = here.iter().enumerate().map(|(i, &word)| (offset + i as u64 * 4, word));
+                marks.extend(places.filter(|&(at, word)| word != pattern(source(*id, at) / 4)));
                 if marks.len() > before {
-                    self.fill(gpu, &w.raw, offset, bytes)?;
+                    self.fill(gpu, (*id, &w.raw), offset, bytes)?;
                 }
             }
             if !marks.is_empty() {
@@ -357,6 +376,15 @@ mod tests {
         assert!(pollster::block_on(gpu.check_guards_async()).expect_err("two").to_string().contains("1 buffers more"));
     }
 
+    /// What lies behind the input is a NaN, and the activation hands it on as it is.
+    #[test]
+    fn a_guard_that_is_copied_is_found() {
+        let gpu = open();
+        let x = count(&gpu, &[32]);
+        let _y = run(&gpu, relu(&gpu, 36, 32), &x);
+        assert!(found(&gpu).contains("4 words"));
+    }
+
     #[test]
     fn a_mark_before_the_data_is_found() {
         let gpu = open();
@@ -373,7 +401,7 @@ mod tests {
         let got = run(&gpu, relu(&gpu, 41, 41), &count(&gpu, &[37])).to_array().expect("read");
         assert!(got.iter().take(37).zip(1..).all(|(y, i)| *y == i as f32) && got.iter().skip(37).all(|y| y.is_nan()));
         let short = run(&gpu, relu(&gpu, 8, 11), &count(&gpu, &[8])).to_array().expect("read");
-        assert!(short.iter().skip(8).all(|y| y.to_bits() == super::PATTERN), "{short}");
+        assert!(short.iter().skip(8).all(|y| y.is_nan()), "{short}");
         gpu.check_guards().expect("only reads");
     }
 

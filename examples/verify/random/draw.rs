@@ -189,6 +189,8 @@ fn sizes(p: &mut Problem, groups: Groups, rng: &mut Rng) {
             let divisors: Vec<usize> = (1..=p.c_in()).filter(|d| p.c_in().is_multiple_of(*d)).collect();
             p.offset_groups = if rng.one_in(2) { 1 } else { rng.pick(&divisors) };
         }
+        // Long lines have kernels of their own.
+        Op::Softmax | Op::GlobalAvgPool if rng.one_in(4) => p.extents[rank - 1] = rng.between(1000, 5000),
         Op::PixelShuffle => p.parts = [rng.between(1, 4), 1],
         Op::UpsampleNearest => p.parts = [rng.between(1, 4), rng.between(1, 4)],
         Op::Narrow => p.parts = [rng.between(0, 9), rng.between(0, 9)],
