@@ -190,7 +190,10 @@ fn sizes(p: &mut Problem, groups: Groups, rng: &mut Rng) {
             p.offset_groups = if rng.one_in(2) { 1 } else { rng.pick(&divisors) };
         }
         // Long lines have kernels of their own.
-        Op::Softmax | Op::GlobalAvgPool if rng.one_in(4) => p.extents[rank - 1] = rng.between(1000, 5000),
+        Op::Softmax | Op::GlobalAvgPool if rng.one_in(4) => {
+            p.extents.iter_mut().for_each(|extent| *extent = rng.between(1, 2));
+            p.extents[rank - 1] = rng.between(3000, 9000);
+        }
         Op::PixelShuffle => p.parts = [rng.between(1, 4), 1],
         Op::UpsampleNearest => p.parts = [rng.between(1, 4), rng.between(1, 4)],
         Op::Narrow => p.parts = [rng.between(0, 9), rng.between(0, 9)],
@@ -207,7 +210,7 @@ fn sizes(p: &mut Problem, groups: Groups, rng: &mut Rng) {
     }
     let axis = rng.below(rank.max(1));
     if matches!(p.op, Op::Softmax | Op::Concat | Op::Narrow) {
-        p.axis = axis;
+        p.axis = if p.extents[rank - 1] < 3000 { axis } else { rank - 1 };
     }
     pads(p, rng);
     shrink_to_fit(p);
