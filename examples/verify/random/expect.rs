@@ -219,7 +219,7 @@ fn through(kind: ActivationKind, sum: f64, bound: f64) -> f64 {
 /// The error that `src/ops/activation.rs` derives for each function at x.
 fn own_error(kind: ActivationKind, x: f64) -> f64 {
     let below = (-x).max(0.0);
-    let phi = |x: f64| 0.5 * libm_erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+    let phi = |x: f64| 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
     let z = 1.5958 * x + 0.0714 * x * x * x;
     let (ulps, exponent) = match kind {
         ActivationKind::Identity => return 0.0,
@@ -237,12 +237,6 @@ fn own_error(kind: ActivationKind, x: f64) -> f64 {
     // A result of 0 stays 0 however large the factor is.
     let scale = apply(kind, x).abs();
     2f64.powi(exponent) + if scale > 0.0 { ulps * 2f64.powi(-23) * scale } else { 0.0 }
-}
-
-/// `erfc`, out of the reference's GELU: `gelu(x) = x/2 * erfc(-x/sqrt(2))`.
-fn libm_erfc(z: f64) -> f64 {
-    let x = -z * std::f64::consts::SQRT_2;
-    if x == 0.0 { 1.0 } else { 2.0 * apply(ActivationKind::Gelu, x) / x }
 }
 
 /// The largest absolute value that is finite.
