@@ -30,6 +30,17 @@ pub enum Error {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// Something was written beside a buffer's data: a defect of this crate or of the driver, which only a
+    /// [guarded](crate::GpuBuilder::guarded) Gpu sees.
+    #[error("{op}: {argument}: written outside of it: {found}")]
+    Guard {
+        /// The operator that made the buffer.
+        op: &'static str,
+        /// What the buffer is of that operator.
+        argument: &'static str,
+        /// Where, what is there now, and which kernels wrote to the buffer.
+        found: String,
+    },
     /// No adapter matches. `found` lists the ones that are there.
     #[error("no adapter {wanted}; found: {}", if .found.is_empty() { "none".to_string() } else { .found.join(", ") })]
     NoAdapter {

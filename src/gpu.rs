@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::guard::Guards;
 use crate::kernel::Kernels;
 use crate::pipeline_cache::PipelineCache;
 use crate::pool::Pool;
@@ -36,8 +37,10 @@ pub(crate) struct Inner {
     pub recorder: Mutex<Recorder>,
     /// Uniform parameters of the dispatches of one submission.
     pub params: wgpu::Buffer,
-    /// Sixteen zero bytes, bound in place of an argument that is not given.
+    /// Sixteen zero bytes, bound in place of an argument that is not given; behind a guard where there are guards.
     pub nothing: wgpu::Buffer,
+    /// Of a Gpu that was opened with guards.
+    pub guards: Option<Guards>,
     /// Why the device was lost, once it is.
     lost: Arc<OnceLock<String>>,
     /// The first error that no scope caught.
@@ -99,7 +102,7 @@ impl Gpu {
     fn with(
         device: wgpu::Device,
         queue: wgpu::Queue,
-        (tuning, cache): (Tuning, &Cache),
+        (tuning, cache, guarded): (Tuning, &Cache, bool),
         lost: Arc<OnceLock<String>>,
         uncaught: Arc<Mutex<Option<Error>>>,
     ) -> Result<Self> {
@@ -120,6 +123,10 @@ impl Gpu {
             let params = buffer("parameters", Recorder::PARAMS_CAPACITY, wgpu::BufferUsages::UNIFORM);
             (params, buffer("nothing", 16, wgpu::BufferUsages::STORAGE))
         })?;
+        let (guards, nothing) = match guarded {
+            true => scoped(&device, Guards::new)?.map(|(guards, nothing)| (Some(guards), nothing))?,
+            false => (None, nothing),
+        };
         Ok(Self(Arc::new(Inner {
             device,
             queue,
@@ -130,6 +137,7 @@ impl Gpu {
             recorder: Mutex::default(),
             params,
             nothing,
+            guards,
             lost,
             uncaught,
             submissions: AtomicU64::new(0),
@@ -263,12 +271,21 @@ impl Inner {
     }
 
     pub fn trim(&self) -> Result<()> {
+        if let Some(guards) = &self.guards {
+            guards.check_unasked(self)?;
+        }
         for id in self.pool.drain() {
-            self.kernels.forget(id);
+            self.forget(id);
         }
         #[cfg(not(target_arch = "wasm32"))]
         let _ = self.device.poll(wgpu::PollType::Poll);
         self.check()
+    }
+
+    /// Drops what is known of a buffer that will not come back.
+    pub fn forget(&self, buffer: u32) {
+        self.kernels.forget(buffer);
+        self.guards.iter().for_each(|guards| guards.forget(buffer));
     }
 
     /// Waits for a submission, or for all where none is named.
@@ -327,6 +344,7 @@ pub struct GpuBuilder {
     features: Option<wgpu::Features>,
     tuning: Tuning,
     cache: Cache,
+    guarded: bool,
 }
 
 impl Default for GpuBuilder {
@@ -340,6 +358,7 @@ impl Default for GpuBuilder {
             features: None,
             tuning: Tuning::default(),
             cache: Cache::default(),
+            guarded: false,
         }
     }
 }
@@ -387,6 +406,16 @@ impl GpuBuilder {
     /// Where compiled pipelines and measurements are kept; in the user's cache folder unless told.
     pub fn cache(mut self, cache: Cache) -> Self {
         self.cache = cache;
+        self
+    }
+
+    /// Puts guards around every buffer, to find defects: words of a known NaN before and behind the data of inputs, outputs, scratch memory
+    /// and packed weights, and the same NaN in all that is not written yet. A kernel that reads beside its data gets NaN, one that writes
+    /// there is found by [`Gpu::check_guards`]; without guards the driver hides both. Slower, and every buffer takes a few KiB more. Memory that is
+    /// freed is used again only after a check. [`Tensor::buffer`](crate::Tensor::buffer) is refused, since values do not start where a buffer does, and a
+    /// buffer that was wrapped has no guards.
+    pub fn guarded(mut self, guarded: bool) -> Self {
+        self.guarded = guarded;
         self
     }
 
@@ -463,7 +492,7 @@ impl GpuBuilder {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             error_sink.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
         }));
-        Gpu::with(device, queue, (self.tuning, &self.cache), lost, uncaught)
+        Gpu::with(device, queue, (self.tuning, &self.cache, self.guarded), lost, uncaught)
     }
 
     /// [`Gpu::from_wgpu`] with what was chosen of tuning and cache; the rest is as the caller opened the device. Compiled pipelines are
@@ -472,7 +501,7 @@ impl GpuBuilder {
     /// # Errors
     /// As [`Gpu::from_wgpu`], and [`Error::File`] as [`GpuBuilder::build`].
     pub fn wrap(self, device: wgpu::Device, queue: wgpu::Queue) -> Result<Gpu> {
-        Gpu::with(device, queue, (self.tuning, &self.cache), Arc::default(), Arc::default())
+        Gpu::with(device, queue, (self.tuning, &self.cache, self.guarded), Arc::default(), Arc::default())
     }
 
     /// [`GpuBuilder::build`], waiting for it.

@@ -33,6 +33,7 @@ pub mod blocks;
 mod cache;
 mod error;
 mod gpu;
+mod guard;
 #[cfg(test)]
 mod instances;
 mod kernel;

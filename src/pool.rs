@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::error::{Error, Result};
 use crate::gpu::Inner;
+use crate::guard::Guards;
 
 /// Bytes that the pool keeps at most; what comes back beyond is freed.
 const KEEP_BYTES: u64 = 1 << 30;
@@ -18,6 +19,8 @@ pub(crate) struct DeviceBuffer {
     gpu: Weak<Inner>,
     /// Size class in the pool; 0 for a wrapped buffer.
     class: u64,
+    /// Bytes before the data: the guard, where there is one.
+    pub lead: u64,
     /// Somebody else may hold the buffer: it is not used again, and nothing made from its contents is kept.
     pub exposed: AtomicBool,
     /// It was written a second time, by `forward_into`: nothing made from its contents is kept.
@@ -35,7 +38,13 @@ impl DeviceBuffer {
 
     fn new(raw: wgpu::Buffer, id: u32, gpu: &Arc<Inner>, class: u64) -> Self {
         let (exposed, rewritten, held) = Default::default();
-        Self { raw, id, gpu: Arc::downgrade(gpu), class, exposed, rewritten, held }
+        let lead = if class > 0 { gpu.guards.as_ref().map_or(0, |guards| guards.lead) } else { 0 };
+        Self { raw, id, gpu: Arc::downgrade(gpu), class, lead, exposed, rewritten, held }
+    }
+
+    /// Whether guards stand around the data.
+    pub fn guarded(&self) -> bool {
+        self.lead > 0
     }
 
     /// Whether its contents can change without this crate seeing it.
@@ -51,7 +60,7 @@ impl Drop for DeviceBuffer {
         if self.class > 0 && free && gpu.pool.give(self) {
             return;
         }
-        gpu.kernels.forget(self.id);
+        gpu.forget(self.id);
     }
 }
 
@@ -71,6 +80,9 @@ struct Free {
     /// By id: the lowest is used first, so that the same calls get the same buffers, and so the same bind groups, every time.
     by_class: HashMap<u64, BTreeMap<u32, wgpu::Buffer>>,
     bytes: u64,
+    /// By id, with its class: what has guards that were not checked since it came back.
+    unchecked: BTreeMap<u32, (u64, wgpu::Buffer)>,
+    unchecked_bytes: u64,
 }
 
 /// Size classes: powers of two up to 4 KiB, then eight to an octave, so that at most an eighth is wasted.
@@ -86,8 +98,17 @@ fn size_class(bytes: u64, max: u64) -> u64 {
 impl Pool {
     /// A buffer of at least `bytes`, of whatever contents.
     pub fn take(gpu: &Arc<Inner>, op: &'static str, argument: &'static str, bytes: u64) -> Result<DeviceBuffer> {
-        let class = size_class(bytes, gpu.profile.max_buffer);
-        if class > gpu.profile.max_buffer {
+        let Some(guards) = &gpu.guards else { return Self::take_plain(gpu, op, argument, bytes) };
+        guards.check_if_due(gpu)?;
+        let buffer = Self::take_plain(gpu, op, argument, bytes)?;
+        guards.watch(gpu, &buffer, (op, argument), bytes)?;
+        Ok(buffer)
+    }
+
+    fn take_plain(gpu: &Arc<Inner>, op: &'static str, argument: &'static str, bytes: u64) -> Result<DeviceBuffer> {
+        let extra = gpu.guards.as_ref().map_or(0, Guards::extra);
+        let class = size_class(bytes, gpu.profile.max_buffer.saturating_sub(extra));
+        if class.saturating_add(extra) > gpu.profile.max_buffer {
             let limit = gpu.profile.max_buffer;
             return Err(Error::TooLarge { op, argument, bytes, limit_name: "max_buffer_size", limit });
         }
@@ -99,7 +120,7 @@ impl Pool {
             gpu.scoped(|device| {
                 device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(argument),
-                    size: class,
+                    size: class + extra,
                     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                     mapped_at_creation: false,
                 })
@@ -131,6 +152,11 @@ impl Pool {
             return false;
         }
         free.bytes += buffer.class;
+        if buffer.guarded() {
+            free.unchecked.insert(buffer.id, (buffer.class, buffer.raw.clone()));
+            free.unchecked_bytes += buffer.raw.size();
+            return true;
+        }
         free.by_class.entry(buffer.class).or_default().insert(buffer.id, buffer.raw.clone());
         true
     }
@@ -139,7 +165,30 @@ impl Pool {
     pub fn drain(&self) -> Vec<u32> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.bytes = 0;
-        free.by_class.drain().flat_map(|(_, buffers)| buffers.into_keys()).collect()
+        free.unchecked_bytes = 0;
+        let unchecked = std::mem::take(&mut free.unchecked).into_keys();
+        free.by_class.drain().flat_map(|(_, buffers)| buffers.into_keys()).chain(unchecked).collect()
+    }
+
+    /// Bytes that wait for a check of their guards.
+    pub fn unchecked_bytes(&self) -> u64 {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).unchecked_bytes
+    }
+
+    /// The ids of what waits for that.
+    pub fn unchecked(&self) -> Vec<u32> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).unchecked.keys().copied().collect()
+    }
+
+    /// The guards of these were checked: they can be used again.
+    pub fn release(&self, checked: &[u32]) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in checked {
+            if let Some((class, raw)) = free.unchecked.remove(id) {
+                free.unchecked_bytes -= raw.size();
+                free.by_class.entry(class).or_default().insert(*id, raw);
+            }
+        }
     }
 
     /// Bytes that wait in the pool.

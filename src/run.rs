@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::guard::binding_over;
 use crate::kernel::{Bound, Kernel, Kernels};
 use crate::plan::{PARAMS_BYTES, Plan, Slot, Step};
 use crate::pool::{DeviceBuffer, Pool};
@@ -175,11 +176,27 @@ impl Call<'_> {
             };
             let size = if binding.size == 0 { whole } else { binding.size };
             match buffer {
-                Some(buffer) => Bound { buffer: &buffer.raw, id: buffer.id, offset: binding.offset, size },
-                None => Bound { buffer: &gpu.nothing, id: 0, offset: 0, size: 16 },
+                Some(buffer) => {
+                    let last = binding.offset + size >= whole;
+                    let size = binding_over(size, last && buffer.guarded(), gpu.profile.max_binding);
+                    Bound { buffer: &buffer.raw, id: buffer.id, offset: buffer.lead + binding.offset, size }
+                }
+                None => match &gpu.guards {
+                    Some(guards) => {
+                        let size = binding_over(16, true, gpu.profile.max_binding);
+                        Bound { buffer: &gpu.nothing, id: 0, offset: guards.lead, size }
+                    }
+                    None => Bound { buffer: &gpu.nothing, id: 0, offset: 0, size: 16 },
+                },
             }
         });
-        Ok((kernel, bound.collect()))
+        let bound: Vec<Bound<'_>> = bound.collect();
+        if let Some(guards) = &gpu.guards {
+            for (b, _) in bound.iter().zip(&step.bindings).filter(|(_, binding)| binding.write) {
+                guards.note(b.id, || format!("{} {} ({})", self.plan.op, self.plan.kernel, step.instance));
+            }
+        }
+        Ok((kernel, bound))
     }
 }
 

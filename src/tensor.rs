@@ -97,6 +97,8 @@ impl Tensor {
             return Err(Error::invalid(op, "values", format!("{count} values for shape {shape:?}"), values.len()));
         }
         let bytes: &[u8] = bytemuck::cast_slice(values);
+        // Guards begin at the last value.
+        let copied = if tensor.buffer.guarded() { bytes.len() as u64 } else { tensor.bytes() };
         let staging = gpu.0.scoped(|device| {
             let staging = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("upload"),
@@ -112,7 +114,7 @@ impl Tensor {
             )
         })?;
         let staging = staging.map_err(|error| gpu.0.lost_or(Error::OutOfMemory { reason: error.to_string() }))?;
-        gpu.0.lock_recorder().copy(&gpu.0, (&staging, 0), (&tensor.buffer.raw, 0), tensor.bytes())?;
+        gpu.0.lock_recorder().copy(&gpu.0, (&staging, 0), (&tensor.buffer.raw, tensor.buffer.lead), copied)?;
         Ok(tensor)
     }
 
@@ -148,7 +150,8 @@ impl Tensor {
     /// A tensor of whatever contents, for an operator to write.
     pub(crate) fn uninit(gpu: &Gpu, op: &'static str, argument: &'static str, shape: &[usize]) -> Result<Self> {
         check_extents(op, argument, shape)?;
-        let bytes = byte_count(op, argument, shape, gpu.0.profile.max_buffer)?;
+        byte_count(op, argument, shape, gpu.0.profile.max_buffer)?;
+        let bytes = shape.iter().product::<usize>() as u64 * 4;
         let buffer = Arc::new(Pool::take(&gpu.0, op, argument, bytes)?);
         Ok(Self { gpu: gpu.clone(), shape: shape.to_vec(), buffer, packed: Arc::default() })
     }
@@ -200,8 +203,12 @@ impl Tensor {
     /// The device buffer, after submitting what is recorded. It holds the values from its start and may be longer than they are.
     ///
     /// # Errors
-    /// As [`Gpu::submit`].
+    /// As [`Gpu::submit`], and [`Error::Invalid`] where guards stand before the values ([`GpuBuilder::guarded`](crate::GpuBuilder::guarded)).
     pub fn buffer(&self) -> Result<&wgpu::Buffer> {
+        if self.buffer.guarded() {
+            let expected = "one of a Gpu without guards, or one that was wrapped";
+            return Err(Error::invalid("Tensor::buffer", "tensor", expected, "one with guards"));
+        }
         self.buffer.exposed.store(true, Ordering::Release);
         self.gpu.submit()?;
         Ok(&self.buffer.raw)
@@ -240,7 +247,7 @@ impl Tensor {
         let gpu = &self.gpu.0;
         let staging = read::staging(gpu, self.bytes())?;
         let mut recorder = gpu.lock_recorder();
-        recorder.copy(gpu, (&self.buffer.raw, 0), (&staging, 0), self.bytes())?;
+        recorder.copy(gpu, (&self.buffer.raw, self.buffer.lead), (&staging, 0), self.bytes())?;
         let index = recorder.flush(gpu)?;
         Ok((staging, index))
     }

@@ -202,7 +202,7 @@ pub struct OnGpu {
 enum GpuStep {
     Conv(Conv2d, Tensor),
     Deform { makes: [Tensor; 2], weight: Tensor },
-    Involution(InvolutionLayer),
+    Involution(Box<InvolutionLayer>),
 }
 
 impl OnGpu {
@@ -244,7 +244,7 @@ impl GpuStep {
                 let weights =
                     InvolutionLayerWeights { reduce: reduce.view(), norm, span: span.view(), span_bias: None };
                 let involution = Involution2d::new().kernel_size(kernel).padding(Padding::Same).groups(groups);
-                Self::Involution(InvolutionLayer::new(gpu, involution, &weights)?)
+                Self::Involution(Box::new(InvolutionLayer::new(gpu, involution, &weights)?))
             }
         })
     }

@@ -137,6 +137,7 @@ fn read_operation(archive: &Archive) -> Result<Operation> {
         offset_groups: number("offset_groups")?,
         kernel,
         border,
+        flip_kernel: false,
         fast_math: false,
     })
 }

@@ -2,7 +2,8 @@
 
 use wgconv::reference::BorderMode;
 use wgconv::{
-    Border, Conv, ConvTranspose, DeformConv2d, Gpu, Involution2d, Padding, Plan, Result as GpuResult, Sides, Tensor,
+    Activation, Border, Conv, ConvTranspose, DeformConv2d, Gpu, Involution2d, Padding, Plan, Result as GpuResult,
+    Sides, Tensor,
 };
 
 use super::common::{Error, Result};
@@ -42,17 +43,38 @@ pub trait Launch {
     fn candidates(&self, tensors: &Tensors) -> GpuResult<Vec<Box<dyn Launch>>>;
 }
 
+/// What is done to the sums before they are stored, the bias apart.
+#[derive(Clone, Debug, Default)]
+pub struct Epilogue {
+    pub activation: Activation,
+    pub residual: Option<Tensor>,
+}
+
 /// The library's operator for an operation.
 pub fn launch(operation: &Operation) -> Result<Box<dyn Launch>> {
+    launch_with(operation, &Epilogue::default())
+}
+
+/// The same with an epilogue.
+pub fn launch_with(operation: &Operation, epilogue: &Epilogue) -> Result<Box<dyn Launch>> {
+    macro_rules! with {
+        ($operator:expr) => {{
+            let operator = $operator.activation(epilogue.activation);
+            match &epilogue.residual {
+                Some(residual) => Box::new(operator.residual(residual)),
+                None => Box::new(operator),
+            }
+        }};
+    }
     Ok(match (operation.operator, operation.kernel.len()) {
-        (Operator::Conv, 1) => Box::new(conv::<1>(operation)?),
-        (Operator::Conv, 2) => Box::new(conv::<2>(operation)?),
-        (Operator::Conv, 3) => Box::new(conv::<3>(operation)?),
-        (Operator::ConvTranspose, 1) => Box::new(conv_transpose::<1>(operation)?),
-        (Operator::ConvTranspose, 2) => Box::new(conv_transpose::<2>(operation)?),
-        (Operator::ConvTranspose, 3) => Box::new(conv_transpose::<3>(operation)?),
-        (Operator::DeformConv, 2) => Box::new(deform_conv(operation)?),
-        (Operator::Involution, 2) => Box::new(involution(operation)?),
+        (Operator::Conv, 1) => with!(conv::<1>(operation)?),
+        (Operator::Conv, 2) => with!(conv::<2>(operation)?),
+        (Operator::Conv, 3) => with!(conv::<3>(operation)?),
+        (Operator::ConvTranspose, 1) => with!(conv_transpose::<1>(operation)?),
+        (Operator::ConvTranspose, 2) => with!(conv_transpose::<2>(operation)?),
+        (Operator::ConvTranspose, 3) => with!(conv_transpose::<3>(operation)?),
+        (Operator::DeformConv, 2) => with!(deform_conv(operation)?),
+        (Operator::Involution, 2) => with!(involution(operation)?),
         (operator, rank) => {
             return Err(Error::Failed(format!("{}: there is none of rank {rank}", operator.name())));
         }
@@ -69,8 +91,8 @@ fn conv<const R: usize>(operation: &Operation) -> Result<Conv<R>> {
     let stride: [usize; R] = operation.axes("stride", &operation.stride)?;
     let dilation: [usize; R] = operation.axes("dilation", &operation.dilation)?;
     let pads = Padding::Explicit(operation.axes("pads", &operation.pads)?);
-    let operator = Conv::new().stride(stride).dilation(dilation).padding(pads).groups(operation.groups);
-    Ok(operator.border(border).fast_math(operation.fast_math))
+    let operator = Conv::new().stride(stride).dilation(dilation).padding(pads).groups(operation.groups).border(border);
+    Ok(operator.flip_kernel(operation.flip_kernel).fast_math(operation.fast_math))
 }
 
 fn conv_transpose<const R: usize>(operation: &Operation) -> Result<ConvTranspose<R>> {

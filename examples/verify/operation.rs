@@ -40,7 +40,8 @@ pub struct Operation {
     pub offset_groups: usize,
     pub output_padding: Vec<usize>,
     pub border: BorderMode,
-    /// Kernels with larger errors may be taken.
+    pub flip_kernel: bool,
+    /// Kernels with a larger error are offered too, where the library runs it.
     pub fast_math: bool,
 }
 
@@ -97,6 +98,7 @@ impl Operation {
             offset_groups: 1,
             output_padding: vec![0; rank],
             border: BorderMode::Zeros,
+            flip_kernel: false,
             fast_math: false,
         }
     }
@@ -116,7 +118,7 @@ impl Operation {
             pads: self.pads.clone(),
             groups: self.groups,
             border: self.border,
-            flip_kernel: false,
+            flip_kernel: self.flip_kernel,
         }
     }
 
@@ -289,6 +291,12 @@ impl Arrays {
 }
 
 impl Magnitude {
+    /// One term more in each sum, such as a residual's.
+    pub fn add(&mut self, terms: impl Iterator<Item = f64>) {
+        self.roundings += 1.0;
+        self.sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term.abs());
+    }
+
     /// The bound of each element's error where every operation rounds by at most the factor `1 + unit`, in any order:
     /// `n*unit / (1 - n*unit) * S + n*2^-126*(max|w| + max|x| + 1)` (Higham 2002, section 3.1), the second part for what is flushed to 0.
     pub fn bound(&self, unit: f64) -> Vec<f64> {

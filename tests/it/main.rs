@@ -15,6 +15,7 @@ mod examples_gallery;
 mod examples_networks;
 mod examples_receptive_field;
 mod examples_verify;
+mod examples_verify_random;
 mod examples_views;
 mod golden;
 mod involution;

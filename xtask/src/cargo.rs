@@ -35,6 +35,19 @@ impl Cargo {
         Ok(status.success())
     }
 
+    /// Runs a program that cargo has built, with what graphics drivers need, and tells whether it succeeded.
+    pub fn run_program(&self, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<bool> {
+        let mut command = Command::new(program);
+        command.args(args).envs(env.iter().copied());
+        if let Some(runtime) = &self.runtime {
+            command.env(RuntimeDir::VARIABLE, &runtime.0);
+        }
+        let env = env.iter().map(|(name, value)| format!("{name}={value} ")).collect::<String>();
+        println!("running: {env}{} {}", program.display(), args.join(" "));
+        let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(status.success())
+    }
+
     /// [`Cargo::run`] that keeps all that is printed, the command itself first, for the caller to show in one piece.
     pub fn run_quietly(
         &self,

@@ -1,8 +1,9 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask setup`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask random`, `cargo xtask setup`.
 
 mod adapter;
 mod cargo;
 mod install;
+mod random;
 mod system;
 
 use std::{
@@ -43,11 +44,20 @@ enum Task {
     /// Run all tests, then the integration tests again under every variation that this machine can show.
     Test {
         /// Only the first run, without the variations.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "long")]
         quick: bool,
+        /// And then tens of thousands of random problems, which takes an hour or so on a software adapter.
+        #[arg(long)]
+        long: bool,
         /// What each test binary gets, such as a part of the names of the tests to run.
         #[arg(last = true)]
         args: Vec<OsString>,
+    },
+    /// Run random problems on every kernel that can take them, from a fresh seed that is printed.
+    Random {
+        /// Tens of thousands, under every variation and on every adapter that this machine can show.
+        #[arg(long)]
+        long: bool,
     },
     /// Only make sure that there is an adapter.
     Setup,
@@ -75,7 +85,11 @@ fn run(task: Task) -> Result<()> {
                 bail!("the demo failed");
             }
         }
-        Task::Test { quick, args } => test(adapter.as_ref(), quick, &args),
+        Task::Test { quick, long, args } => {
+            test(adapter.as_ref(), quick, &args)?;
+            if long { random::random(adapter.as_ref(), true) } else { Ok(()) }
+        }
+        Task::Random { long } => random::random(adapter.as_ref(), long),
     }
 }
 
