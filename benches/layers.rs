@@ -38,7 +38,8 @@ fn bench_layer(criterion: &mut Criterion, layer: &Layer, gpu: Option<&Gpu>) -> R
                 let operator = launch(&problem.operation).expect("operator");
                 let tensors = Tensors::upload(gpu, &arrays).expect("upload");
                 let result = operator.forward(&tensors).and_then(|output: Tensor| output.to_array()).expect("result");
-                let judged = check(&problem, &arrays, result.as_slice().unwrap_or_default()).expect("check");
+                let kernel = operator.plan(&tensors).expect("plan").kernel();
+                let judged = check(&problem, kernel, &arrays, result.as_slice().unwrap_or_default()).expect("check");
                 assert!(judged.passed, "{}: {judged:?}", layer.name);
                 (operator, tensors)
             });

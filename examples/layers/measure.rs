@@ -88,7 +88,7 @@ fn run(
         let output =
             wgconv::Tensor::from_slice(gpu, &problem.output, &vec![f32::NAN; problem.output.iter().product()])?;
         operator.forward_into(tensors, &output)?;
-        Some(check(problem, arrays, output.to_array()?.as_slice().unwrap_or_default())?)
+        Some(check(problem, &kernel, arrays, output.to_array()?.as_slice().unwrap_or_default())?)
     } else {
         None
     };
@@ -107,8 +107,8 @@ pub fn on_reference(problem: &Problem) -> Result<Measurement> {
     Ok(Measurement { kernel: "reference".into(), first_ms: ms, wall_ms: ms, kernel_ms: None, check: None })
 }
 
-/// Compares a result in f32 with the reference: all of it, or seeded elements where that would take too long.
-pub fn check(problem: &Problem, arrays: &Arrays, got: &[f32]) -> Result<Comparison> {
+/// Compares a kernel's result in f32 with the reference: all of it, or seeded elements where that would take too long.
+pub fn check(problem: &Problem, kernel: &str, arrays: &Arrays, got: &[f32]) -> Result<Comparison> {
     let mut state = 5;
     let sampled: Vec<usize> = match problem.flops > CHECK_WHOLE {
         true => (0..SAMPLES).map(|_| (random(&mut state) % got.len().max(1) as u64) as usize).collect(),
@@ -120,6 +120,6 @@ pub fn check(problem: &Problem, arrays: &Arrays, got: &[f32]) -> Result<Comparis
         At::Some(flat) => flat.iter().map(|&i| f64::from(got[i])).collect(),
     };
     let want = problem.operation.reference(arrays, at)?;
-    let bound = problem.operation.magnitude(arrays, at)?.bound(SINGLE);
+    let bound = problem.operation.magnitude(arrays, kernel, at)?.bound(SINGLE);
     Ok(compare(&got, &want, &bound, &problem.output, |i| sampled.get(i).copied().unwrap_or(i)))
 }

@@ -63,27 +63,28 @@ pub fn verify(paths: &[PathBuf], gpu: Option<&Gpu>, out: &mut impl Write) -> Res
 /// Runs one case; the operator with the kernel taken, and the comparison with the stored output.
 fn check(case: &Case, gpu: Option<&Gpu>) -> Result<(String, Comparison)> {
     let Case { operation, arrays, .. } = case;
-    let (kernel, unit, got) = match gpu {
+    let (kernel, unit, got): (&str, f64, Vec<f64>) = match gpu {
         Some(gpu) => {
             let (operator, tensors) = (launch(operation)?, Tensors::upload(gpu, arrays)?);
             let result = operator.forward(&tensors)?.to_array()?;
             let plan = operator.plan(&tensors)?;
-            (format!("{} {}", plan.op(), plan.kernel()), SINGLE, result.iter().map(|&value| f64::from(value)).collect())
+            (plan.kernel(), SINGLE, result.iter().map(|&value| f64::from(value)).collect())
         }
-        None => (format!("{} reference", operation.operator.name()), DOUBLE, operation.reference(arrays, At::All)?),
+        None => ("reference", DOUBLE, operation.reference(arrays, At::All)?),
     };
-    Ok((kernel, case.judge(&got, unit)?))
+    Ok((format!("{} {kernel}", operation.operator.name()), case.judge(&got, kernel, unit)?))
 }
 
 impl Case {
-    /// Compares a result, computed with such a unit roundoff, with the stored output, which was computed in f64 and rounded once.
-    pub fn judge(&self, got: &[f64], unit: f64) -> Result<Comparison> {
+    /// Compares the result of a kernel, computed with such a unit roundoff, with the stored output, which was computed in f64 and rounded once.
+    pub fn judge(&self, got: &[f64], kernel: &str, unit: f64) -> Result<Comparison> {
         let Self { operation, arrays, output } = self;
-        let magnitude = operation.magnitude(arrays, At::All)?;
+        let magnitude = operation.magnitude(arrays, kernel, At::All)?;
+        let stored = operation.magnitude(arrays, "reference", At::All)?;
         let slack = operation.coordinate_slack(arrays)?;
         let want: Vec<f64> = output.iter().map(|&value| f64::from(value)).collect();
         let channel_len: usize = output.shape()[2..].iter().product();
-        let bounds = magnitude.bound(unit).into_iter().zip(magnitude.bound(DOUBLE)).zip(&want).enumerate();
+        let bounds = magnitude.bound(unit).into_iter().zip(stored.bound(DOUBLE)).zip(&want).enumerate();
         let bounds = bounds.map(|(i, ((of_result, of_stored), stored))| {
             let rounding = SINGLE * stored.abs() + f64::from(f32::MIN_POSITIVE) * SINGLE;
             of_result + of_stored + rounding + slack.get(i / channel_len % output.shape()[1]).copied().unwrap_or(0.0)

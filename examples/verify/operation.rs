@@ -2,7 +2,7 @@
 //! a result's error.
 
 use rayon::prelude::*;
-use wgconv::ndarray::{ArrayD, Axis};
+use wgconv::ndarray::{ArrayD, Axis, IxDyn};
 use wgconv::reference::{
     BorderMode, ConvSpec, ConvTransposeSpec, DeformSpec, InvolutionSpec, conv, conv_at, conv_out_shape, conv_transpose,
     conv_transpose_at, conv_transpose_out_shape, deform_conv2d, deform_conv2d_at, deform_conv2d_out_shape,
@@ -234,9 +234,9 @@ impl Operation {
         products + usize::from(arrays.bias.is_some())
     }
 
-    /// What the error bound follows from, at the elements asked for: the number of products and the sum of their absolute values, which
-    /// is the reference's result on absolute values.
-    pub fn magnitude(&self, arrays: &Arrays, at: At<'_>) -> Result<Magnitude> {
+    /// What the error bound of a kernel's result follows from, at the elements asked for: the number of products and the sum of their
+    /// absolute values, which is the reference's result on absolute values; Winograd's kernels have a bound of their own.
+    pub fn magnitude(&self, arrays: &Arrays, kernel: &str, at: At<'_>) -> Result<Magnitude> {
         let absolute = Arrays {
             input: arrays.input.mapv(f32::abs),
             weight: arrays.weight.mapv(f32::abs),
@@ -244,6 +244,11 @@ impl Operation {
             offset: arrays.offset.clone(),
             mask: arrays.mask.as_ref().map(|mask| mask.mapv(f32::abs)),
         };
+        match kernel {
+            "winograd" => return self.winograd_magnitude(&absolute, 2, at),
+            "winograd f4" => return self.winograd_magnitude(&absolute, 4, at),
+            _ => {}
+        }
         let sums = self.reference(&absolute, at)?;
         let products = self.products(arrays) as f64;
         let (x, w) = (largest(&absolute.input), largest(&absolute.weight));
@@ -256,6 +261,28 @@ impl Operation {
         let m = absolute.mask.as_ref().map_or(1.0, largest);
         let tiny = 8.0 * products * LEAST_NORMAL * (w + 1.0) * (m + 1.0) * (x + 1.0);
         Ok(Magnitude { roundings: products + 9.0, sums, tiny })
+    }
+
+    /// The magnitude of F(m x m, 3 x 3), as docs/numerics.md derives it: growth of the terms along one axis, squared; roundings of the
+    /// transforms, with bias; inputs beside the window that an output depends on; by what the transforms magnify what was flushed to zero.
+    fn winograd_magnitude(&self, absolute: &Arrays, m: usize, at: At<'_>) -> Result<Magnitude> {
+        let (growth, roundings, reach, flushed) =
+            if m == 2 { (2.0, 13.0, 0, 344.0) } else { (64.0 / 6.0, 27.0, 2, 103_300.0) };
+        let (shape, rank) = (absolute.weight.shape(), self.kernel.len());
+        // Every input that an output depends on, times the sum of the weights of its channel.
+        let taps = absolute.weight.clone().into_shape_with_order((shape[0], shape[1], 9));
+        let taps = taps.map_err(|error| Error::Failed(error.to_string()))?.sum_axis(Axis(2));
+        let side = |axis: usize| if axis + 2 < rank { 1 } else { 3 + 2 * reach };
+        let wide: Vec<usize> = shape[..2].iter().copied().chain((0..rank).map(side)).collect();
+        let spread = ArrayD::from_shape_fn(IxDyn(&wide), |i| taps[[i[0], i[1]]]);
+        let beside = |axis: usize| if axis + 2 < rank { 0 } else { reach };
+        let pads = self.pads.iter().enumerate().map(|(axis, &(a, b))| (a + beside(axis), b + beside(axis))).collect();
+        let spreading = Operation { kernel: wide[2..].to_vec(), pads, ..self.clone() };
+        let mut sums = spreading.reference(&Arrays { weight: spread, ..absolute.clone() }, at)?;
+        sums.iter_mut().for_each(|sum| *sum *= growth * growth);
+        let roundings = shape[1] as f64 + roundings;
+        let most = largest(&absolute.input) + largest(&absolute.weight) + 1.0;
+        Ok(Magnitude { roundings, sums, tiny: roundings * LEAST_NORMAL * (flushed * most + 1.0) })
     }
 
     /// By how much each output channel of a deformable convolution (none for another operator) may differ where the coordinates are sums in f64, not in f32 as is

@@ -241,7 +241,7 @@ fn a_wrong_result_fails_its_layer() {
         wrong[at] = value;
         wrong
     };
-    let check = |problem: &_, got: &[f32]| layers::measure::check(problem, &arrays, got).expect("check");
+    let check = |problem: &_, got: &[f32]| layers::measure::check(problem, "sliced", &arrays, got).expect("check");
     assert!(check(&problem, &right).passed);
     let off = check(&problem, &with(77, right[77] + 1e-2));
     assert!(!off.passed && off.index == layers::operation::index_of(77, &problem.output), "{off:?}");

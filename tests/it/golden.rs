@@ -21,7 +21,7 @@ fn the_reference_gives_what_pytorch_gives() {
     for path in cases() {
         let case = Case::read(&path).expect("case");
         let got = case.operation.reference(&case.arrays, At::All).expect("reference");
-        let result = case.judge(&got, DOUBLE).expect("bound");
+        let result = case.judge(&got, "reference", DOUBLE).expect("bound");
         assert!(result.passed, "{}: {result:?}", name_of(&path));
     }
 }
@@ -33,7 +33,7 @@ fn single_elements_of_the_reference() {
         let whole = case.operation.reference(&case.arrays, At::All).expect("reference");
         let some: Vec<usize> = (0..whole.len()).step_by(37).collect();
         let elements = case.operation.reference(&case.arrays, At::Some(&some)).expect("elements");
-        let bound = case.operation.magnitude(&case.arrays, At::Some(&some)).expect("bound").bound(DOUBLE);
+        let bound = case.operation.magnitude(&case.arrays, "reference", At::Some(&some)).expect("bound").bound(DOUBLE);
         for ((&i, element), bound) in some.iter().zip(elements).zip(bound) {
             // The two may sum in another order.
             assert!((element - whole[i]).abs() <= 2.0 * bound, "{}: {i}: {element} {}", name_of(&path), whole[i]);
@@ -53,8 +53,9 @@ fn every_kernel_gives_what_pytorch_gives() {
             let output = poisoned(case.output.shape());
             operator.forward_into(&tensors, &output).expect("forward");
             let got = output.to_array().expect("read");
-            let result = case.judge(&wide(&got), SINGLE).expect("bound");
-            let kernel = operator.plan(&tensors).expect("plan").kernel();
+            let plan = operator.plan(&tensors).expect("plan");
+            let kernel = plan.kernel();
+            let result = case.judge(&wide(&got), kernel, SINGLE).expect("bound");
             assert!(result.passed, "{} {kernel}: {result:?}", name_of(&path));
             kernels += 1;
         }

@@ -73,7 +73,7 @@ pub fn measure(gpu: &Gpu, burn: &Burn, problem: &Problem, repeat: usize) -> Resu
     let theirs = match &layer {
         Some(layer) => {
             let (got, want) = (theirs::read(layer.run()?)?, call_ours()?.to_array()?);
-            let comparison = compare_results(problem, &got, want.as_slice().unwrap_or_default())?;
+            let comparison = compare_results(problem, &kernel, &got, want.as_slice().unwrap_or_default())?;
             let truth = if comparison.passed { None } else { Some(truth(problem, &comparison.index)?) };
             Some(Theirs { times: Times::of(theirs), comparison, truth })
         }
@@ -104,8 +104,8 @@ impl Times {
     }
 }
 
-/// Both may be off the exact result by its derived bound; so they are apart by twice that at most.
-fn compare_results(problem: &Problem, got: &[f32], want: &[f32]) -> Result<Comparison> {
+/// Both may be off the exact result by the derived bound of our kernel; so they are apart by twice that at most.
+fn compare_results(problem: &Problem, kernel: &str, got: &[f32], want: &[f32]) -> Result<Comparison> {
     let mut state = 5;
     let sampled: Vec<usize> = match problem.flops > COMPARE_WHOLE {
         true => (0..SAMPLES).map(|_| (random(&mut state) % want.len().max(1) as u64) as usize).collect(),
@@ -113,7 +113,7 @@ fn compare_results(problem: &Problem, got: &[f32], want: &[f32]) -> Result<Compa
     };
     let arrays = problem.arrays();
     let at = if problem.flops > COMPARE_WHOLE { At::Some(&sampled) } else { At::All };
-    let bound = problem.operation.magnitude(&arrays, at)?.bound(SINGLE);
+    let bound = problem.operation.magnitude(&arrays, kernel, at)?.bound(SINGLE);
     let bound: Vec<f64> = bound.into_iter().map(|bound| 2.0 * bound).collect();
     // A result of another length is wrong wherever it has no element.
     let pick = |values: &[f32]| -> Vec<f64> {

@@ -1,9 +1,9 @@
 //! What a problem's result should be, from the CPU reference, and by how much each kernel may differ from it.
 
-use wgconv::ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
+use wgconv::ndarray::{ArrayD, ArrayViewD, Axis};
 use wgconv::reference::{
-    ActivationKind, AvgPoolSpec, ConvSpec, MaxPoolSpec, add, apply, avg_pool, avg_pool_out_shape, concat, conv,
-    global_avg_pool, linear, max_pool, max_pool_out_shape, mul, narrow, pixel_shuffle, softmax, upsample_nearest,
+    ActivationKind, AvgPoolSpec, MaxPoolSpec, add, apply, avg_pool, avg_pool_out_shape, concat, global_avg_pool,
+    linear, max_pool, max_pool_out_shape, mul, narrow, pixel_shuffle, softmax, upsample_nearest,
 };
 
 use super::super::common::Result;
@@ -115,19 +115,20 @@ impl Expected {
         if p.exact() && kernel != "winograd f4" {
             return Ok(vec![0.0; self.want.len()]);
         }
-        let before = match kernel {
-            "winograd" => winograd(p, arrays, residual, 2)?,
-            "winograd f4" => winograd(p, arrays, residual, 4)?,
-            _ => self.plain_bounds(p, arrays, residual)?,
-        };
+        let before = self.bounds_before(p, (arrays, residual), kernel)?;
         Ok(self.sums.iter().zip(before).map(|(&sum, bound)| through(p.activation, sum, bound)).collect())
     }
 
-    /// `c*u*n*S + n*2^-126*(max|w| + max|x| + 1)` before the activation.
-    fn plain_bounds(&self, p: &Problem, arrays: &Arrays, residual: Option<&ArrayD<f32>>) -> Result<Vec<f64>> {
+    /// The bounds before the activation: `c*u*n*S + n*2^-126*(max|w| + max|x| + 1)`, and Winograd's own.
+    fn bounds_before(
+        &self,
+        p: &Problem,
+        (arrays, residual): (&Arrays, Option<&ArrayD<f32>>),
+        kernel: &str,
+    ) -> Result<Vec<f64>> {
         let largest = largest(&arrays.input) + largest(&arrays.weight);
         if let Some(operation) = p.operation() {
-            let mut magnitude = operation.magnitude(arrays, At::All)?;
+            let mut magnitude = operation.magnitude(arrays, kernel, At::All)?;
             if let Some(residual) = residual {
                 magnitude.add(residual.iter().map(|&r| f64::from(r)));
             }
@@ -142,9 +143,9 @@ impl Expected {
         };
         let terms = match p.op {
             Op::Linear => p.channels[0] + usize::from(p.bias) + usize::from(p.residual),
-            // Two for the division.
-            Op::AvgPool => p.taps() + 2,
-            Op::GlobalAvgPool => p.extents.iter().product::<usize>() + 2,
+            // One addition less than elements, and 2.5 ulp for the division.
+            Op::AvgPool => p.taps() + 4,
+            Op::GlobalAvgPool => p.extents.iter().product::<usize>() + 4,
             Op::Add => 2,
             Op::Mul => 1,
             Op::Softmax => return Ok(self.softmax_bounds(p, arrays)),
@@ -171,35 +172,6 @@ impl Expected {
         }
         bound.into_iter().collect()
     }
-}
-
-/// The bound of F(m x m, 3 x 3) on every sum.
-///
-/// Along one axis an output is `sum over e, d, k of A[e] B[e,d] x[d] G[e,k] w[k]`. The absolute values of its terms sum to at most
-/// `g * sum|x[d]| * sum|w[k]|` over the inputs d that it depends on: for m = 2, g = 2 and the d are those of the window; for m = 4, g = 64/6
-/// and the d are the tile's, up to 3 before and behind the window. Two axes square g. A term meets one rounding for each input channel, those of
-/// the transforms, at most 10 for m = 2 and 24 for m = 4, and bias and residual. What of a product is flushed to zero, up to 2^-126, grows by
-/// the sums of A's absolute values: 3 and 19, squared.
-fn winograd(p: &Problem, arrays: &Arrays, residual: Option<&ArrayD<f32>>, m: usize) -> Result<Vec<f64>> {
-    let (growth, outer, reach, roundings) = if m == 2 { (4.0, 9.0, 0, 13) } else { (64.0 * 64.0 / 36.0, 361.0, 3, 27) };
-    let w = arrays.weight.mapv(f32::abs);
-    // Three spatial axes have a kernel of one element along the first.
-    let (shape, rank, side) = (w.shape(), p.kernel.len(), 3 + 2 * reach);
-    let taps: Vec<f32> = w.lanes(Axis(rank + 1)).into_iter().map(|lane| lane.sum()).collect();
-    let taps: Vec<f32> = taps.chunks(3).map(|rows| rows.iter().sum()).collect();
-    let spread_shape = [&shape[..rank], &[side, side]].concat();
-    let spread = ArrayD::from_shape_fn(IxDyn(&spread_shape), |i| taps[i[0] * shape[1] + i[1]]);
-    let reach_of = |axis: usize| if axis + 2 >= rank { reach } else { 0 };
-    let pads = p.pads.iter().enumerate().map(|(axis, &(a, b))| (a + reach_of(axis), b + reach_of(axis))).collect();
-    let spec = ConvSpec { pads, groups: p.groups, ..ConvSpec::new(rank) };
-    let bias = arrays.bias.as_ref().map(|bias| bias.mapv(f32::abs));
-    let mut sums = conv(arrays.input.mapv(f32::abs).view(), spread.view(), bias.as_ref().map(|b| b.view()), &spec)?;
-    if let Some(residual) = residual {
-        sums.zip_mut_with(residual, |sum, r| *sum += f64::from(r.abs()));
-    }
-    let n = (shape[1] + roundings) as f64;
-    let tiny = n * LEAST * (growth * (largest(&arrays.input) + largest(&arrays.weight)) + outer);
-    Ok(sums.iter().map(|sum| 1.001 * n * SINGLE * growth * sum + tiny).collect())
 }
 
 /// The bound behind an activation: its steepest slope times the bound before it, and its own error somewhere in reach.
