@@ -444,6 +444,34 @@ fn fused_layer_in_windows() {
     assert_eq!(got.to_array().expect("read"), want);
 }
 
+/// Channels that are no multiple of a thread's, on guarded memory: nothing is read or stored beside the tensors.
+#[test]
+fn fused_layer_stays_within_its_tensors() {
+    let gpu = Gpu::builder().adapter_from_env().cache(Cache::Off).guarded(true).build_blocking().expect("device");
+    let host = Host::new(7, 3, 9, 5);
+    let layer = host.layer_on(&gpu, Involution2d::new().padding(1).kernel_size(3)).expect("layer");
+    let x = Tensor::from_array(&gpu, &reals(&[1, 7, 5, 8], 1)).expect("upload");
+    let [want, got] = [false, true].map(|fused| layer.clone().fused(fused).forward(&x).expect("forward"));
+    let (want, got) = (want.to_array().expect("read"), got.to_array().expect("read"));
+    assert_within("fused", &got, &want.mapv(f64::from), |_| 1e-4);
+    gpu.check_guards().expect("guards");
+}
+
+/// A tap whose kernel is infinite everywhere reaches no output whose tap lies in the padding, fused or not.
+#[test]
+fn an_infinite_tap_of_a_layer_stays_in_its_window() {
+    let mut host = Host::new(4, 2, 9, 5);
+    host.span_bias[0] = f32::INFINITY;
+    let layer = host.layer(Involution2d::new().padding(1).kernel_size(3)).expect("layer");
+    let x = upload(&reals(&[1, 4, 5, 8], 1));
+    for fused in [false, true] {
+        let y = layer.clone().fused(fused).forward(&x).expect("forward").to_array().expect("read");
+        for (index, value) in y.indexed_iter() {
+            assert_eq!(value.is_finite(), index[2] == 0 || index[3] == 0, "fused {fused} at {index:?}: {value}");
+        }
+    }
+}
+
 /// By rule a GPU fuses and a CPU adapter does not.
 #[test]
 fn fused_by_rule() {
