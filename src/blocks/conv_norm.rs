@@ -84,11 +84,6 @@ impl<const R: usize> ConvNorm<R> {
         Loader::new(gpu, params, "").biased(name, shape, options)
     }
 
-    /// Weight and bias.
-    pub(super) fn parts(&self) -> (&Tensor, Option<&Tensor>) {
-        (&self.weight, self.bias.as_ref())
-    }
-
     /// The same layer padded otherwise.
     pub(super) fn padded(&self, padding: Padding<R>) -> Self {
         Self { conv: self.conv.clone().padding(padding), ..self.clone() }

@@ -188,7 +188,8 @@ fn both_epilogues() {
             let sums = case.want(between_kind);
             let residual = integers(sums.shape(), 9, 30);
             let options = case.options.clone().depthwise_activation(between).activation(last);
-            for (residual, options) in [(None, options.clone()), (Some(&residual), options.residual(&upload(&residual)))]
+            for (residual, options) in
+                [(None, options.clone()), (Some(&residual), options.residual(&upload(&residual)))]
             {
                 let want = epilogue(sums.clone(), residual.map(|r| r.view()), kind).expect("reference");
                 for (kernel, got) in case.results(&gpu(), &options) {
@@ -239,10 +240,9 @@ proptest! {
 /// its kernel, which lies in the padding for other outputs, a pointwise weight, a bias. Six and seven channels leave idle ones.
 #[test]
 fn what_is_not_finite_stays_in_its_window() {
-    for (options, x, kernel) in [
-        (PADDED, [1, 6, 9, 12], [3, 3]),
-        (([2, 1], [1, 2], [(2, 1), (2, 3)]), [1, 7, 10, 9], [3, 3]),
-    ] {
+    for (options, x, kernel) in
+        [(PADDED, [1, 6, 9, 12], [3, 3]), (([2, 1], [1, 2], [(2, 1), (2, 3)]), [1, 7, 10, 9], [3, 3])]
+    {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for kind in 0..6 {
                 let mut case = Case::exact(options, x, kernel, 9);
@@ -381,8 +381,7 @@ fn mistakes_are_typed_errors() {
 
     let zeros = |shape: &[usize]| poisoned(shape);
     let (xt, dt, pt, good) = (zeros(&x), zeros(&d), zeros(&p), zeros(&[1, 4, 7, 7]));
-    let weights =
-        SeparableWeights { depthwise: &dt, depthwise_bias: None, pointwise: &pt, pointwise_bias: None };
+    let weights = SeparableWeights { depthwise: &dt, depthwise_bias: None, pointwise: &pt, pointwise_bias: None };
     let five = zeros(&[5]);
     for kernel in [SeparableKernel::Fused, SeparableKernel::Unfused] {
         let new = || SeparableConv2d::new().kernel(kernel);

@@ -18,7 +18,8 @@ use crate::tensor::Tensor;
 use choose::Choice;
 use problem::{OP, Problem};
 
-/// The ways to make a [`SeparableConv2d`]. [`SeparableKernel::Auto`] chooses by shape and adapter; the other two can be asked for by name.
+/// The ways to make a [`SeparableConv2d`]. [`SeparableKernel::Auto`] chooses by shape and adapter; the other two can be asked for by name,
+/// which is an error where they cannot take the problem. [`Tuning`](crate::Tuning) chooses the kernels of the unfused parts, not the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SeparableKernel {
@@ -324,8 +325,7 @@ impl SeparableConv2d {
                 let depthwise = self.depthwise_part(problem.channels());
                 let between = depthwise.encode(encoder, input, weights.depthwise, weights.depthwise_bias)?;
                 let pointwise = self.pointwise_part();
-                let last =
-                    pointwise.encode(encoder, between.output(), weights.pointwise, weights.pointwise_bias)?;
+                let last = pointwise.encode(encoder, between.output(), weights.pointwise, weights.pointwise_bias)?;
                 Ok(last.after(between))
             }
         }
