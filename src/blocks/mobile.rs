@@ -26,7 +26,7 @@ impl SeparableNorm {
         [depthwise, pointwise]: [(&str, &str); 2],
         [c_in, c_out]: [usize; 2],
     ) -> Result<Self> {
-        let part = |(conv, norm): (&str, &str), shape: &[usize]| {
+        let part = |(conv, norm): (&str, &str), shape: &[usize]| -> Result<[Tensor; 2]> {
             let (weight, bias) = loader.folded(&loader.get(&format!("{conv}.weight"), shape)?, norm)?;
             Ok([Tensor::from_array(loader.gpu, &weight)?, Tensor::from_array(loader.gpu, &bias)?])
         };
