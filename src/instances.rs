@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::kernel::render;
 use crate::ops::activation::{self, Activation};
 use crate::ops::conv::{depthwise, direct, few, grouped, subgroup, tiled, winograd};
-use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, rearrange, softmax};
+use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, rearrange, separable, softmax};
 use crate::params::Fields;
 use crate::plan::Instance;
 use crate::shaders::SHADERS;
@@ -51,6 +51,13 @@ fn conv() -> Vec<(Instance, Fields)> {
         for act in activations() {
             for (vec, border) in [(false, false), (false, true), (true, false), (true, true)] {
                 list.push((tiled::instance(tile, act, vec, border), tiled::TiledParams::FIELDS));
+            }
+        }
+    }
+    for tile in tiled::TILES {
+        for act in activations() {
+            for (between, vec) in [(false, false), (false, true), (true, false), (true, true)] {
+                list.push((separable::fused::instance(tile, act, between, vec), separable::fused::FusedParams::FIELDS));
             }
         }
     }

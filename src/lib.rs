@@ -16,7 +16,7 @@
 //! ```
 //!
 //! - Convolutions: [`Conv1d`], [`Conv2d`], [`Conv3d`]; transposed: [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`]; [`DeformConv2d`];
-//!   [`Involution2d`] and [`InvolutionLayer`].
+//!   [`SeparableConv2d`], depthwise and pointwise in one; [`Involution2d`] and [`InvolutionLayer`].
 //! - What a network needs besides: [`MaxPool`], [`AvgPool`], [`GlobalAvgPool`], [`Linear`], [`Softmax`], [`Add`], [`Mul`], [`Activation`],
 //!   [`fold_batch_norm`], [`Concat`], [`Narrow`], [`PixelShuffle`], [`UpsampleNearest`].
 //! - Every operator has `forward`, `forward_into` (the caller's output), `encode` (the caller's command encoder), `output_shape` and `plan`
@@ -70,6 +70,7 @@ pub use ops::pool::{
     AvgPool, AvgPool1d, AvgPool2d, AvgPool3d, GlobalAvgPool, MaxPool, MaxPool1d, MaxPool2d, MaxPool3d,
 };
 pub use ops::rearrange::{Concat, Narrow, PixelShuffle, UpsampleNearest};
+pub use ops::separable::{SeparableConv2d, SeparableKernel, SeparableWeights};
 pub use ops::softmax::Softmax;
 pub use plan::Plan;
 pub use profile::{AdapterClass, Profile};

@@ -52,6 +52,13 @@ impl Encoded {
         }
         self.output
     }
+
+    /// The same, holding what work before it in the same encoder holds too.
+    pub(crate) fn after(mut self, before: Encoded) -> Self {
+        self.scratch.extend(before.scratch);
+        self.scratch.push(before.output.buffer);
+        self
+    }
 }
 
 impl Call<'_> {
@@ -64,19 +71,7 @@ impl Call<'_> {
 
     /// Records the call into the caller's output tensor.
     pub fn forward_into(self, out: &Tensor) -> Result<()> {
-        let op = self.plan.op;
-        if *out.gpu() != self.gpu {
-            return Err(Error::invalid(op, "output", "a tensor of the input's Gpu", "one of another Gpu"));
-        }
-        if out.shape() != self.plan.output {
-            let expected = format!("shape {:?}", self.plan.output);
-            return Err(Error::invalid(op, "output", expected, format!("{:?}", out.shape())));
-        }
-        for (name, tensor) in self.args {
-            if tensor.is_some_and(|tensor| tensor.buffer.raw == out.buffer.raw) {
-                return Err(Error::invalid(op, "output", "a buffer that no argument uses", format!("that of {name}")));
-            }
-        }
+        check_output(self.plan.op, &self.gpu, &self.plan.output, self.args, out)?;
         // What was packed from its values is stale now.
         out.buffer.rewritten.store(true, Ordering::Release);
         self.record(out)
@@ -198,6 +193,28 @@ impl Call<'_> {
         }
         Ok((kernel, bound))
     }
+}
+
+/// Checks that a call may write to the caller's output: of this Gpu and shape, in a buffer that no argument uses.
+pub(crate) fn check_output(
+    op: &'static str,
+    gpu: &Gpu,
+    shape: &[usize],
+    args: &[(&'static str, Option<&Tensor>)],
+    out: &Tensor,
+) -> Result<()> {
+    if out.gpu() != gpu {
+        return Err(Error::invalid(op, "output", "a tensor of the input's Gpu", "one of another Gpu"));
+    }
+    if out.shape() != shape {
+        return Err(Error::invalid(op, "output", format!("shape {shape:?}"), format!("{:?}", out.shape())));
+    }
+    for (name, tensor) in args {
+        if tensor.is_some_and(|tensor| tensor.buffer.raw == out.buffer.raw) {
+            return Err(Error::invalid(op, "output", "a buffer that no argument uses", format!("that of {name}")));
+        }
+    }
+    Ok(())
 }
 
 /// The buffers behind a plan's scratch and packed slots.

@@ -19,6 +19,7 @@ shaders![
     "conv/few.wgsl",
     "conv/grouped.wgsl",
     "conv/pack.wgsl",
+    "conv/separable.wgsl",
     "conv/subgroup.wgsl",
     "conv/tiled.wgsl",
     "conv/tiled_common.wgsl",

@@ -11,6 +11,7 @@ pub(crate) mod linear;
 pub(crate) mod options;
 pub(crate) mod pool;
 pub(crate) mod rearrange;
+pub(crate) mod separable;
 pub(crate) mod softmax;
 pub(crate) mod window;
 

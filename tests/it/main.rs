@@ -23,6 +23,7 @@ mod linear;
 mod pool;
 mod rearrange;
 mod recording;
+mod separable;
 mod size;
 mod softmax;
 mod tuning;

@@ -71,10 +71,11 @@ impl Tile {
         self.threads() / self.bn
     }
 
-    /// A thread's cost of one step of K, in multiply-adds: its products; four for each vec4 that it reads from workgroup memory, of
-    /// which a step takes `(tm + tn) / 4`; six for each element that it brings from global memory.
-    fn step_cost(&self) -> u64 {
-        u64::from(self.tm * self.tn + self.tm + self.tn + 6 * (self.bm + self.bn) / self.threads())
+    /// A thread's cost of one step of K, in multiply-adds: its products; four for each vec4 that it reads from workgroup memory, of which
+    /// a step takes `(tm + tn) / 4`; six for each load from global memory, one a weight and `loads` an input.
+    fn step_cost(&self, loads: u64) -> u64 {
+        let brought = 6 * (u64::from(self.bm) + loads * u64::from(self.bn)) / u64::from(self.threads());
+        u64::from(self.tm * self.tn + self.tm + self.tn) + brought
     }
 }
 
@@ -109,15 +110,20 @@ impl Tiling {
     /// The tile and the split of the least estimated time: waves of workgroups, times a thread's steps of K, times their cost. None
     /// where the adapter cannot run the kernel on this problem.
     pub fn of(p: &Problem, profile: &Profile) -> Option<Self> {
-        Self::best(p, profile, true)
+        Self::best(p, profile, true, 1)
     }
 
     /// The same with K in one part.
     pub fn whole(p: &Problem, profile: &Profile) -> Option<Self> {
-        Self::best(p, profile, false)
+        Self::best(p, profile, false, 1)
     }
 
-    fn best(p: &Problem, profile: &Profile, may_split: bool) -> Option<Self> {
+    /// The same where each input is made of so many products by the kernel itself: two loads each.
+    pub fn making(p: &Problem, profile: &Profile, products: u64) -> Option<Self> {
+        Self::best(p, profile, false, 2 * products.min(1 << 10))
+    }
+
+    fn best(p: &Problem, profile: &Profile, may_split: bool, loads: u64) -> Option<Self> {
         let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));
         let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
         // A tile that is mostly empty would multiply the weights' memory.
@@ -133,7 +139,7 @@ impl Tiling {
             let most = if may_split { Self::most_splits(p, profile, tile) } else { 1 };
             [1, most].map(|splits| Self::split(p, tile, splits))
         });
-        options.min_by_key(|tiling| tiling.cost(p, profile))
+        options.min_by_key(|tiling| tiling.cost(p, profile, loads))
     }
 
     fn split(p: &Problem, tile: Tile, splits: u64) -> Self {
@@ -155,11 +161,11 @@ impl Tiling {
         most.min(window_elements(profile) / sums).clamp(1, MOST_SPLITS)
     }
 
-    fn cost(&self, p: &Problem, profile: &Profile) -> u64 {
+    fn cost(&self, p: &Problem, profile: &Profile, loads: u64) -> u64 {
         let workgroups = Self::workgroups(p, self.tile, p.batch.into()) * self.splits;
         let waves = (workgroups * u64::from(self.tile.threads())).div_ceil(capacity(profile.class));
         let sum = if self.splits > 1 { SUM_COST } else { 0 };
-        waves * self.part * u64::from(self.tile.bk) * self.tile.step_cost() + sum
+        waves * self.part * u64::from(self.tile.bk) * self.tile.step_cost(loads) + sum
     }
 }
 
