@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(offered(mobilenet, 8, &gpu), [Unfused, Fused], "a tile that is mostly empty");
         assert_eq!(offered(mobilenet, 64, &software), [Unfused, Fused]);
         assert_eq!(offered(mobilenet, 3, &gpu), [Unfused]);
-        assert_eq!(offered([1, 4, 1 << 13, 1 << 13], 64, &gpu), [Unfused], "an image over the binding");
+        assert_eq!(offered([1, 16, 1 << 11, 1 << 11], 64, &gpu), [Unfused], "an image over the binding");
         assert_eq!(offered(mobilenet, 64, &Profile { workgroup_bytes: 4 << 10, ..gpu }), [Unfused]);
     }
 }
