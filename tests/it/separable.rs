@@ -163,9 +163,11 @@ fn awkward() {
         Case::exact(options, x, kernel, outputs).check_exact(&gpu());
     }
     let mut case = Case::exact(PADDED, [2, 6, 7, 8], [3, 3], 9);
+    let pointwise = case.pointwise_bias.take();
+    case.check_exact(&gpu());
     case.depthwise_bias = None;
     case.check_exact(&gpu());
-    case.pointwise_bias = None;
+    case.pointwise_bias = pointwise;
     case.check_exact(&gpu());
 }
 

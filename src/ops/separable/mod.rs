@@ -15,7 +15,6 @@ use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::run::{Call, Encoded, check_output, warm_up};
 use crate::tensor::Tensor;
-use choose::Choice;
 use problem::{OP, Problem};
 
 /// The ways to make a [`SeparableConv2d`]. [`SeparableKernel::Auto`] chooses by shape and adapter; the other two can be asked for by name,
@@ -172,8 +171,8 @@ impl SeparableConv2d {
     ) -> Result<Vec<Plan>> {
         let problem = Problem::new(self, input, depthwise, pointwise)?;
         Ok(match choose::choose(&problem, self.kernel, profile)? {
-            Choice::Fused(fused) => vec![fused.plan(&self.epilogues([false; 2]))],
-            Choice::Unfused => vec![
+            Some(fused) => vec![fused.plan(&self.epilogues([false; 2]))],
+            None => vec![
                 self.depthwise_part(problem.channels()).plan(profile, input, depthwise)?,
                 self.pointwise_part().plan(profile, &problem.depthwise.output_shape, pointwise)?,
             ],
@@ -242,13 +241,9 @@ impl SeparableConv2d {
 
     /// The fused call; none where the parts run one after the other.
     fn call<'a>(&self, problem: &Problem, args: &'a Arguments<'a>, gpu: &Gpu) -> Result<Option<Call<'a>>> {
-        Ok(match choose::choose(problem, self.kernel, gpu.profile())? {
-            Choice::Fused(fused) => {
-                let biases = [DEPTHWISE_BIAS, POINTWISE_BIAS].map(|bias| args[bias].1.is_some());
-                Some(Call { gpu: gpu.clone(), plan: fused.plan(&self.epilogues(biases)), args })
-            }
-            Choice::Unfused => None,
-        })
+        let biases = [DEPTHWISE_BIAS, POINTWISE_BIAS].map(|bias| args[bias].1.is_some());
+        let fused = choose::choose(problem, self.kernel, gpu.profile())?;
+        Ok(fused.map(|fused| Call { gpu: gpu.clone(), plan: fused.plan(&self.epilogues(biases)), args }))
     }
 
     /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing. `has_biases`: of the depthwise and of the
@@ -266,8 +261,8 @@ impl SeparableConv2d {
     ) -> Result<()> {
         let problem = Problem::new(self, input, depthwise, pointwise)?;
         match choose::choose(&problem, self.kernel, gpu.profile())? {
-            Choice::Fused(fused) => warm_up(gpu, &fused.plan(&self.epilogues(has_biases))),
-            Choice::Unfused => {
+            Some(fused) => warm_up(gpu, &fused.plan(&self.epilogues(has_biases))),
+            None => {
                 self.depthwise_part(problem.channels()).warm_up(gpu, input, depthwise, has_biases[0])?;
                 self.pointwise_part().warm_up(gpu, &problem.depthwise.output_shape, pointwise, has_biases[1])
             }
