@@ -1,19 +1,19 @@
 //! Reading device memory back: async at the core, with a blocking twin on native.
 
-use futures_intrusive::channel::shared::oneshot_channel;
+use std::sync::Arc;
+
+use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
 
 use crate::error::{Error, Result};
 use crate::gpu::Inner;
 
 /// A buffer to read back through.
-pub(crate) fn staging(gpu: &Inner, bytes: u64) -> Result<wgpu::Buffer> {
-    gpu.scoped(|device| {
-        device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
+pub(crate) fn staging(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("read back"),
+        size: bytes,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
     })
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn map_blocking(
     bytes: u64,
     index: Option<wgpu::SubmissionIndex>,
 ) -> Result<Vec<u8>> {
-    let mapped = start(staging, bytes);
+    let (mapped, _) = start(staging, bytes);
     gpu.wait(index)?;
     pollster::block_on(finish(gpu, staging, bytes, mapped))
 }
@@ -38,27 +38,39 @@ pub(crate) async fn map(
     bytes: u64,
     index: Option<wgpu::SubmissionIndex>,
 ) -> Result<Vec<u8>> {
-    let mapped = start(staging, bytes);
+    let (mapped, sender) = start(staging, bytes);
     #[cfg(not(target_arch = "wasm32"))]
     {
-        let device = gpu.device.clone();
-        std::thread::spawn(move || {
-            let _ = device.poll(wgpu::PollType::Wait { submission_index: index, timeout: None });
-        });
+        let (device, lost, submission_index) = (gpu.device.clone(), gpu.lost.clone(), index.clone());
+        let wait = move || {
+            let polled = device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+            // A device that is lost may leave its maps unanswered.
+            if polled.is_err() || lost.get().is_some() {
+                let _ = sender.send(Err(wgpu::BufferAsyncError));
+            }
+        };
+        if std::thread::Builder::new().name("wgconv read".into()).spawn(wait).is_err() {
+            // Where the system has no thread left, this one waits.
+            gpu.wait(index)?;
+        }
     }
     #[cfg(target_arch = "wasm32")]
-    let _ = index;
+    let _ = (index, sender);
     finish(gpu, staging, bytes, mapped).await
 }
 
-type Mapped = futures_intrusive::channel::shared::OneshotReceiver<core::result::Result<(), wgpu::BufferAsyncError>>;
+type Mapped = OneshotReceiver<core::result::Result<(), wgpu::BufferAsyncError>>;
+type Sender = Arc<OneshotSender<core::result::Result<(), wgpu::BufferAsyncError>>>;
 
-fn start(staging: &wgpu::Buffer, bytes: u64) -> Mapped {
+/// Asks for the map. The first answer counts, the device's or one given in its place.
+fn start(staging: &wgpu::Buffer, bytes: u64) -> (Mapped, Sender) {
     let (sender, receiver) = oneshot_channel();
+    let sender = Arc::new(sender);
+    let answer = sender.clone();
     staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-        let _ = sender.send(result);
+        let _ = answer.send(result);
     });
-    receiver
+    (receiver, sender)
 }
 
 async fn finish(gpu: &Inner, staging: &wgpu::Buffer, bytes: u64, mapped: Mapped) -> Result<Vec<u8>> {
