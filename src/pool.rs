@@ -163,7 +163,8 @@ impl Pool {
         free.bytes = 0;
         free.unchecked_bytes = 0;
         let unchecked = std::mem::take(&mut free.unchecked).into_keys();
-        let ids: Vec<u32> = free.by_class.drain().flat_map(|(_, buffers)| buffers.into_keys()).chain(unchecked).collect();
+        let ids: Vec<u32> =
+            free.by_class.drain().flat_map(|(_, buffers)| buffers.into_keys()).chain(unchecked).collect();
         self.live.fetch_sub(ids.len() as u64, Ordering::Relaxed);
         ids
     }

@@ -131,7 +131,10 @@ impl Call<'_> {
         // Before anything is in the encoder: what fails half-way may be submitted all the same.
         let args = self.args.iter().filter_map(|(_, tensor)| tensor.map(|tensor| &tensor.buffer));
         let used = buffers.scratch.iter().chain(&buffers.packed).chain([&out.buffer]).chain(args).cloned();
-        let used: Vec<_> = used.inspect(|buffer| drop(buffer.held.fetch_add(1, Ordering::AcqRel))).collect();
+        let used: Vec<_> = used.collect();
+        for buffer in &used {
+            buffer.held.fetch_add(1, Ordering::AcqRel);
+        }
         gpu.scoped(|_| {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for (slot, (kernel, bind_group, [x, y, z])) in bound_steps.iter().enumerate() {

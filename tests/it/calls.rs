@@ -59,8 +59,7 @@ fn layer(gpu: &Gpu) -> Result<ArrayD<f32>> {
     let (reduce, span) = (integers(&[4, 8, 1, 1], 1, 3), integers(&[9, 4, 1, 1], 2, 3));
     let [gamma, beta, mean] = [3, 4, 5].map(|seed| integers(&[4], seed, 3));
     let var = integers(&[4], 6, 3).mapv(|v| v.abs() + 1.0);
-    let norm =
-        BatchNorm { gamma: gamma.view(), beta: beta.view(), mean: mean.view(), var: var.view(), eps: 1e-5 };
+    let norm = BatchNorm { gamma: gamma.view(), beta: beta.view(), mean: mean.view(), var: var.view(), eps: 1e-5 };
     let weights = InvolutionLayerWeights { reduce: reduce.view(), norm, span: span.view(), span_bias: None };
     let layer = InvolutionLayer::new(gpu, Involution2d::new().kernel_size(3).padding(1), &weights)?;
     layer.forward(&on(gpu, &[1, 8, 6, 8], 7)?)?.to_array()
@@ -115,12 +114,8 @@ pub const CALLS: &[(&str, Call)] = &[
     ("conv2d tiled", |gpu| same(ConvKernel::Tiled)(gpu)),
     ("conv2d winograd", |gpu| same(ConvKernel::Winograd)(gpu)),
     ("conv2d pointwise", |gpu| conv(gpu, Conv2d::new(), ConvKernel::Pointwise, &X, &[8, 8, 1, 1])),
-    ("conv2d depthwise", |gpu| {
-        conv(gpu, Conv2d::new().padding(1).groups(8), ConvKernel::Depthwise, &X, &[8, 1, 3, 3])
-    }),
-    ("conv2d grouped", |gpu| {
-        conv(gpu, Conv2d::new().padding(1).groups(2), ConvKernel::Grouped, &X, &[8, 4, 3, 3])
-    }),
+    ("conv2d depthwise", |gpu| conv(gpu, Conv2d::new().padding(1).groups(8), ConvKernel::Depthwise, &X, &[8, 1, 3, 3])),
+    ("conv2d grouped", |gpu| conv(gpu, Conv2d::new().padding(1).groups(2), ConvKernel::Grouped, &X, &[8, 4, 3, 3])),
     ("conv2d few channels", |gpu| {
         conv(gpu, Conv2d::new().padding(1), ConvKernel::FewChannels, &[1, 3, 8, 8], &[8, 3, 3, 3])
     }),

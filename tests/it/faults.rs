@@ -65,7 +65,13 @@ struct Tally {
 
 /// One call with a fault; whether the fault struck at all.
 #[track_caller]
-fn once(watched: &Watched, (name, call): (&str, Call), n: u64, forever: bool, tally: &mut Tally) -> Option<ArrayD<f32>> {
+fn once(
+    watched: &Watched,
+    (name, call): (&str, Call),
+    n: u64,
+    forever: bool,
+    tally: &mut Tally,
+) -> Option<ArrayD<f32>> {
     watched.gpu.fault(Some(Fault::OutOfMemory(n..if forever { u64::MAX } else { n + 1 })));
     let result = call(&watched.gpu);
     let struck = watched.gpu.fault(None);
@@ -168,10 +174,12 @@ fn what_is_recorded_outlives_a_submission_that_fails() {
 #[test]
 fn what_is_recorded_outlives_an_error_of_somebody_else() {
     let gpu = crate::common::open();
-    let y = Conv2d::new().forward(&on(&gpu, &[1, 1, 3, 3], 1).expect("x"), &on(&gpu, &[1, 1, 3, 3], 2).expect("w"), None);
+    let y =
+        Conv2d::new().forward(&on(&gpu, &[1, 1, 3, 3], 1).expect("x"), &on(&gpu, &[1, 1, 3, 3], 2).expect("w"), None);
     let y = y.expect("forward");
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::MAP_WRITE;
-    gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: 3, usage, mapped_at_creation: true });
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 3, usage, mapped_at_creation: false };
+    drop(gpu.device().create_buffer(&descriptor));
     assert!(matches!(gpu.submit(), Err(Error::Device { .. })));
     let dot: f32 = (&crate::common::integers(&[9], 1, 3) * &crate::common::integers(&[9], 2, 3)).sum();
     assert_eq!(y.to_array().expect("read").iter().copied().collect::<Vec<_>>(), [dot]);
@@ -182,7 +190,8 @@ fn what_is_recorded_outlives_an_error_of_somebody_else() {
 fn a_refused_submission_is_not_passed_over() {
     let gpu = crate::common::open();
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-    let raw = gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false });
+    let raw =
+        gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false });
     let mine = Tensor::from_buffer(&gpu, raw.clone(), &[1, 1, 4, 4]).expect("wrap");
     let one = on(&gpu, &[1, 1, 1, 1], 4).expect("one");
     let other = Conv2d::new().forward(&zeros(&gpu, &[1, 1, 4, 4]), &one, None).expect("forward");
