@@ -287,10 +287,13 @@ impl Inner {
         let _ = self.broken.set(error.clone());
     }
 
-    /// A lost device says so in the words of some other failure; its callback comes with a poll.
+    /// A lost device says so in the words of some other failure; its callback comes with a poll once all that was submitted is over.
     pub fn lost_or(&self, error: Error) -> Error {
         #[cfg(not(target_arch = "wasm32"))]
-        let _ = self.device.poll(wgpu::PollType::Poll);
+        {
+            let timeout = Some(std::time::Duration::from_secs(2));
+            let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+        }
         match self.lost.get() {
             Some(reason) => Error::DeviceLost { reason: reason.clone() },
             None => error,

@@ -137,7 +137,7 @@ fn stress(faults: bool) -> [u64; 2] {
     gpu.wait().expect("wait");
     gpu.trim().expect("trim");
     let base = gpu.counters().live_buffers;
-    let until = Instant::now() + Duration::from_millis(2500);
+    let until = Instant::now() + Duration::from_millis(1500);
     let (right, failed, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let mut struck = 0;
     std::thread::scope(|scope| {
