@@ -43,7 +43,7 @@ pub(crate) struct Inner {
     /// Of a Gpu that was opened with guards.
     pub guards: Option<Guards>,
     /// Why the device was lost, once it is.
-    pub lost: Arc<OnceLock<String>>,
+    lost: Arc<OnceLock<String>>,
     /// The first error that no scope caught.
     uncaught: Arc<Mutex<Option<Error>>>,
     /// The error of a submission that took what was recorded with it.

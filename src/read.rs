@@ -1,8 +1,6 @@
 //! Reading device memory back: async at the core, with a blocking twin on native.
 
-use std::sync::Arc;
-
-use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
+use futures_intrusive::channel::shared::oneshot_channel;
 
 use crate::error::{Error, Result};
 use crate::gpu::Inner;
@@ -25,7 +23,7 @@ pub(crate) fn map_blocking(
     bytes: u64,
     index: Option<wgpu::SubmissionIndex>,
 ) -> Result<Vec<u8>> {
-    let (mapped, _) = start(staging, bytes);
+    let mapped = start(staging, bytes);
     gpu.wait(index)?;
     pollster::block_on(finish(gpu, staging, bytes, mapped))
 }
@@ -38,16 +36,12 @@ pub(crate) async fn map(
     bytes: u64,
     index: Option<wgpu::SubmissionIndex>,
 ) -> Result<Vec<u8>> {
-    let (mapped, sender) = start(staging, bytes);
+    let mapped = start(staging, bytes);
     #[cfg(not(target_arch = "wasm32"))]
     {
-        let (device, lost, submission_index) = (gpu.device.clone(), gpu.lost.clone(), index.clone());
+        let (device, submission_index) = (gpu.device.clone(), index.clone());
         let wait = move || {
-            let polled = device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
-            // A device that is lost may leave its maps unanswered.
-            if polled.is_err() || lost.get().is_some() {
-                let _ = sender.send(Err(wgpu::BufferAsyncError));
-            }
+            let _ = device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
         };
         if std::thread::Builder::new().name("wgconv read".into()).spawn(wait).is_err() {
             // Where the system has no thread left, this one waits.
@@ -55,22 +49,18 @@ pub(crate) async fn map(
         }
     }
     #[cfg(target_arch = "wasm32")]
-    let _ = (index, sender);
+    let _ = index;
     finish(gpu, staging, bytes, mapped).await
 }
 
-type Mapped = OneshotReceiver<core::result::Result<(), wgpu::BufferAsyncError>>;
-type Sender = Arc<OneshotSender<core::result::Result<(), wgpu::BufferAsyncError>>>;
+type Mapped = futures_intrusive::channel::shared::OneshotReceiver<core::result::Result<(), wgpu::BufferAsyncError>>;
 
-/// Asks for the map. The first answer counts, the device's or one given in its place.
-fn start(staging: &wgpu::Buffer, bytes: u64) -> (Mapped, Sender) {
+fn start(staging: &wgpu::Buffer, bytes: u64) -> Mapped {
     let (sender, receiver) = oneshot_channel();
-    let sender = Arc::new(sender);
-    let answer = sender.clone();
     staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-        let _ = answer.send(result);
+        let _ = sender.send(result);
     });
-    (receiver, sender)
+    receiver
 }
 
 async fn finish(gpu: &Inner, staging: &wgpu::Buffer, bytes: u64, mapped: Mapped) -> Result<Vec<u8>> {
