@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::faults::Faults;
 use crate::guard::Guards;
 use crate::kernel::Kernels;
 use crate::pipeline_cache::PipelineCache;
@@ -45,10 +46,13 @@ pub(crate) struct Inner {
     lost: Arc<OnceLock<String>>,
     /// The first error that no scope caught.
     uncaught: Arc<Mutex<Option<Error>>>,
+    /// The error of a submission that took what was recorded with it.
+    broken: OnceLock<Error>,
+    pub faults: Faults,
     pub submissions: AtomicU64,
 }
 
-/// Counts of what a [`Gpu`] has created since it was opened. In steady state none but `submissions` grows.
+/// Counts of what a [`Gpu`] has created since it was opened, and of what there is. In steady state none but `submissions` grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -60,6 +64,8 @@ pub struct Counters {
     pub pipelines: u64,
     /// Command buffers submitted.
     pub submissions: u64,
+    /// Buffers of tensors, scratch memory and packed weights that there are, in use or in the pool.
+    pub live_buffers: u64,
     /// Bytes of freed buffers that wait in the pool.
     pub pooled_bytes: u64,
 }
@@ -140,6 +146,8 @@ impl Gpu {
             guards,
             lost,
             uncaught,
+            broken: OnceLock::new(),
+            faults: Faults::default(),
             submissions: AtomicU64::new(0),
         })))
     }
@@ -172,7 +180,9 @@ impl Gpu {
     /// ([`Tensor::from_buffer`](crate::Tensor::from_buffer)) by other means: what is recorded would otherwise run after that.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Device`] of this or an earlier submission.
+    /// [`Error::DeviceLost`], [`Error::OutOfMemory`] or [`Error::Device`] of this or an earlier submission. Where memory runs out, what
+    /// is recorded stays recorded, and the next submission takes it along. After an [`Error::Device`] of a submission every later call
+    /// gives that error, since what was recorded is gone: open a new Gpu, on the same device by [`Gpu::from_wgpu`] where that is still good.
     pub fn submit(&self) -> Result<()> {
         self.0.lock_recorder().flush(&self.0).map(|_| ())
     }
@@ -219,6 +229,7 @@ impl Gpu {
             bind_groups: self.0.kernels.bind_groups_created.load(Ordering::Relaxed),
             pipelines: self.0.kernels.pipelines_created.load(Ordering::Relaxed),
             submissions: self.0.submissions.load(Ordering::Relaxed),
+            live_buffers: self.0.pool.live.load(Ordering::Relaxed),
             pooled_bytes: self.0.pool.bytes(),
         }
     }
@@ -246,15 +257,43 @@ impl Inner {
     /// Runs `f`, whose wgpu errors come back as ours.
     pub fn scoped<T>(&self, f: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         self.check()?;
+        self.faults.step(&self.device)?;
         let result = scoped(&self.device, f);
         self.check()?;
         result.map_err(|error| self.lost_or(error))
     }
 
-    /// A lost device says so in the words of some other failure; its callback comes with a poll.
+    /// The same for a buffer. What is missing may be what waits in the pool, or what recorded commands still hold: where memory runs
+    /// out, those are submitted, waited for and the pool is emptied before a second try. No lock of the recorder may be held.
+    pub fn allocate<T>(&self, f: impl Fn(&wgpu::Device) -> T) -> Result<T> {
+        match self.scoped(&f) {
+            Err(Error::OutOfMemory { .. }) => {
+                let submitted = self.lock_recorder().flush(self);
+                #[cfg(not(target_arch = "wasm32"))]
+                if let Ok(index) = submitted {
+                    self.wait(index)?;
+                }
+                #[cfg(target_arch = "wasm32")]
+                drop(submitted);
+                self.trim()?;
+                self.scoped(f)
+            }
+            other => other,
+        }
+    }
+
+    /// A submission has failed with all that was recorded. Results of others would be missing in silence, so nothing more is done.
+    pub fn broke(&self, error: &Error) {
+        let _ = self.broken.set(error.clone());
+    }
+
+    /// A lost device says so in the words of some other failure; its callback comes with a poll once all that was submitted is over.
     pub fn lost_or(&self, error: Error) -> Error {
         #[cfg(not(target_arch = "wasm32"))]
-        let _ = self.device.poll(wgpu::PollType::Poll);
+        {
+            let timeout = Some(std::time::Duration::from_secs(2));
+            let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+        }
         match self.lost.get() {
             Some(reason) => Error::DeviceLost { reason: reason.clone() },
             None => error,
@@ -265,6 +304,9 @@ impl Inner {
     pub fn check(&self) -> Result<()> {
         if let Some(reason) = self.lost.get() {
             return Err(Error::DeviceLost { reason: reason.clone() });
+        }
+        if let Some(error) = self.broken.get() {
+            return Err(error.clone());
         }
         let uncaught = self.uncaught.lock().unwrap_or_else(PoisonError::into_inner).take();
         uncaught.map_or(Ok(()), |error| Err(self.lost_or(error)))

@@ -195,7 +195,8 @@ impl Guards {
         let freed = gpu.pool.unchecked();
         let watched: Vec<(u32, Watched)> = lock(&self.watched).iter().map(|(id, w)| (*id, w.clone())).collect();
         let total = watched.iter().flat_map(|(_, w)| self.of(w)).map(|(_, bytes)| bytes).sum();
-        let staging = read::staging(gpu, total)?;
+        // No second try, which would come here again.
+        let staging = gpu.scoped(|device| read::staging(device, total))?;
         let mut recorder = gpu.lock_recorder();
         let mut at = 0;
         for (_, w) in &watched {

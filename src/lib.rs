@@ -32,6 +32,7 @@ pub mod analysis;
 pub mod blocks;
 mod cache;
 mod error;
+mod faults;
 mod gpu;
 mod guard;
 #[cfg(test)]
@@ -53,6 +54,8 @@ mod tuning;
 
 pub use cache::Cache;
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use faults::Fault;
 pub use gpu::{Counters, Gpu, GpuBuilder};
 pub use ops::activation::Activation;
 pub use ops::batch_norm::{BatchNorm, fold_batch_norm};

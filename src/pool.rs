@@ -25,8 +25,8 @@ pub(crate) struct DeviceBuffer {
     pub exposed: AtomicBool,
     /// It was written a second time, by `forward_into`: nothing made from its contents is kept.
     pub rewritten: AtomicBool,
-    /// An encoder of the caller's uses it and may not be submitted yet: it is not used again.
-    pub held: AtomicBool,
+    /// Encoders of the caller's that use it and may not be submitted yet: it is not used again while there are any.
+    pub held: AtomicU32,
 }
 
 impl DeviceBuffer {
@@ -56,9 +56,12 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         let Some(gpu) = self.gpu.upgrade() else { return };
-        let free = !self.exposed.load(Ordering::Acquire) && !self.held.load(Ordering::Acquire);
-        if self.class > 0 && free && gpu.pool.give(self) {
-            return;
+        let free = !self.exposed.load(Ordering::Acquire) && self.held.load(Ordering::Acquire) == 0;
+        if self.class > 0 {
+            if free && gpu.pool.give(self) {
+                return;
+            }
+            gpu.pool.live.fetch_sub(1, Ordering::Relaxed);
         }
         gpu.forget(self.id);
     }
@@ -73,6 +76,8 @@ fn next_id() -> u32 {
 pub(crate) struct Pool {
     free: Mutex<Free>,
     pub created: AtomicU64,
+    /// Buffers that there are, in use or free.
+    pub live: AtomicU64,
 }
 
 #[derive(Default)]
@@ -116,25 +121,16 @@ impl Pool {
         if let Some((id, raw)) = gpu.pool.reuse(class) {
             return Ok(wrap(raw, id));
         }
-        let create = || {
-            gpu.scoped(|device| {
-                device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some(argument),
-                    size: class + extra,
-                    usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                })
+        let raw = gpu.allocate(|device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(argument),
+                size: class + extra,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
             })
-        };
-        let raw = match create() {
-            // What the pool holds may be what is missing.
-            Err(Error::OutOfMemory { .. }) => {
-                gpu.trim()?;
-                create()?
-            }
-            other => other?,
-        };
+        })?;
         gpu.pool.created.fetch_add(1, Ordering::Relaxed);
+        gpu.pool.live.fetch_add(1, Ordering::Relaxed);
         Ok(wrap(raw, next_id()))
     }
 
@@ -167,7 +163,10 @@ impl Pool {
         free.bytes = 0;
         free.unchecked_bytes = 0;
         let unchecked = std::mem::take(&mut free.unchecked).into_keys();
-        free.by_class.drain().flat_map(|(_, buffers)| buffers.into_keys()).chain(unchecked).collect()
+        let ids: Vec<u32> =
+            free.by_class.drain().flat_map(|(_, buffers)| buffers.into_keys()).chain(unchecked).collect();
+        self.live.fetch_sub(ids.len() as u64, Ordering::Relaxed);
+        ids
     }
 
     /// Bytes that wait for a check of their guards.

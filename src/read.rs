@@ -6,14 +6,12 @@ use crate::error::{Error, Result};
 use crate::gpu::Inner;
 
 /// A buffer to read back through.
-pub(crate) fn staging(gpu: &Inner, bytes: u64) -> Result<wgpu::Buffer> {
-    gpu.scoped(|device| {
-        device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        })
+pub(crate) fn staging(device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("read back"),
+        size: bytes,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
     })
 }
 
@@ -41,10 +39,14 @@ pub(crate) async fn map(
     let mapped = start(staging, bytes);
     #[cfg(not(target_arch = "wasm32"))]
     {
-        let device = gpu.device.clone();
-        std::thread::spawn(move || {
-            let _ = device.poll(wgpu::PollType::Wait { submission_index: index, timeout: None });
-        });
+        let (device, submission_index) = (gpu.device.clone(), index.clone());
+        let wait = move || {
+            let _ = device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+        };
+        if std::thread::Builder::new().name("wgconv read".into()).spawn(wait).is_err() {
+            // Where the system has no thread left, this one waits.
+            gpu.wait(index)?;
+        }
     }
     #[cfg(target_arch = "wasm32")]
     let _ = index;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
-use crate::gpu::Inner;
+use crate::gpu::{Inner, scoped};
 use crate::kernel::Kernel;
 use crate::plan::{PARAMS_BYTES, Params};
 use crate::profile::AdapterClass;
@@ -79,45 +79,78 @@ impl Recorder {
         let (from, to) = (from.clone(), to.clone());
         self.commands.push(Command::Copy { from, from_offset, to, to_offset, bytes });
         self.upload_bytes += bytes;
-        if self.upload_bytes > MAX_UPLOAD_BYTES {
-            self.flush(gpu)?;
-        }
-        Ok(())
+        if self.upload_bytes > MAX_UPLOAD_BYTES { self.flush_last(gpu).map(|_| ()) } else { Ok(()) }
     }
 
-    /// Submits what is recorded; the submission's index, if there was anything.
+    /// Submits what is recorded for the sake of the last copy, which goes where that fails: who asked for it has the error, and its
+    /// buffer would wait for nobody.
+    pub fn flush_last(&mut self, gpu: &Inner) -> Result<Option<wgpu::SubmissionIndex>> {
+        let flushed = self.flush(gpu);
+        if flushed.is_err() {
+            if let Some(Command::Copy { bytes, .. }) = self.commands.pop() {
+                self.upload_bytes -= bytes;
+            }
+        }
+        flushed
+    }
+
+    /// Submits what is recorded; the submission's index, if there was anything. Where there is no memory for that, or an error of
+    /// something else comes to light first, all stays recorded for the next time: others wait for its results.
     pub fn flush(&mut self, gpu: &Inner) -> Result<Option<wgpu::SubmissionIndex>> {
-        let commands = std::mem::take(&mut self.commands);
-        let params = std::mem::take(&mut self.params);
-        (self.work, self.upload_bytes) = (0, 0);
-        gpu.check()?;
-        if commands.is_empty() {
-            self.reuse(commands, params);
+        if let Err(error) = gpu.check() {
+            if !matches!(error, Error::OutOfMemory { .. } | Error::Device { .. }) {
+                self.clear();
+            }
+            return Err(error);
+        }
+        if self.commands.is_empty() {
             return Ok(None);
         }
         let timed = self.times.is_some() && gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-        let queries = if timed { Some(Queries::new(gpu, params.len() / PARAMS_BYTES)?) } else { None };
-        let index = gpu.scoped(|device| {
-            if !params.is_empty() {
-                gpu.queue.write_buffer(&gpu.params, 0, &params);
+        let queries = if timed { Some(Queries::new(gpu, self.params.len() / PARAMS_BYTES)?) } else { None };
+        let index = match self.submit(gpu, queries.as_ref()) {
+            Ok(index) => index,
+            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+            Err(error) => {
+                self.clear();
+                if matches!(error, Error::Device { .. }) {
+                    gpu.broke(&error);
+                }
+                return Err(error);
             }
-            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wgconv") });
-            encode(&mut encoder, &commands, queries.as_ref());
-            gpu.submissions.fetch_add(1, Ordering::Relaxed);
-            gpu.queue.submit([encoder.finish()])
-        })?;
-        if let (Some(queries), Some(times)) = (queries, &mut self.times) {
-            queries.read(gpu, &commands, times)?;
-        }
-        self.reuse(commands, params);
-        Ok(Some(index))
+        };
+        let read = match (queries, &mut self.times) {
+            (Some(queries), Some(times)) => queries.read(gpu, &self.commands, times),
+            _ => Ok(()),
+        };
+        self.clear();
+        // Only now what came from elsewhere in the meantime: before, it would look as if nothing had been submitted.
+        read.and_then(|()| gpu.check()).map(|()| Some(index))
     }
 
-    /// Keeps the vectors' memory for the next submission.
-    fn reuse(&mut self, mut commands: Vec<Command>, mut params: Vec<u8>) {
-        commands.clear();
-        params.clear();
-        (self.commands, self.params) = (commands, params);
+    /// All of it or nothing: an error means that no command runs.
+    fn submit(&self, gpu: &Inner, queries: Option<&Queries>) -> Result<wgpu::SubmissionIndex> {
+        gpu.faults.step(&gpu.device)?;
+        // By itself: commands must not run on the parameters of an earlier submission.
+        if !self.params.is_empty() {
+            scoped(&gpu.device, |_| gpu.queue.write_buffer(&gpu.params, 0, &self.params))
+                .map_err(|error| gpu.lost_or(error))?;
+        }
+        let submitted = scoped(&gpu.device, |device| {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wgconv") });
+            encode(&mut encoder, &self.commands, queries);
+            gpu.queue.submit([encoder.finish()])
+        });
+        let index = submitted.map_err(|error| gpu.lost_or(error))?;
+        gpu.submissions.fetch_add(1, Ordering::Relaxed);
+        Ok(index)
+    }
+
+    /// Forgets what is recorded, but keeps the vectors' memory for the next submission.
+    fn clear(&mut self) {
+        self.commands.clear();
+        self.params.clear();
+        (self.work, self.upload_bytes) = (0, 0);
     }
 }
 

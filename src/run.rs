@@ -22,13 +22,14 @@ pub(crate) struct Call<'a> {
 
 /// Work that was recorded into a caller's encoder ([`encode`](crate::Conv::encode) and its like).
 ///
-/// It keeps scratch memory and the output out of the pool until the caller says that the encoder was submitted. Dropped without
-/// that word, the memory is freed by wgpu when it is no longer used, and not used again.
+/// It keeps arguments, scratch memory and the output out of the pool until the caller says that the encoder was submitted. Dropped
+/// without that word, the memory is freed by wgpu when it is no longer used, and not used again.
 #[must_use = "call submitted() after submitting the encoder"]
 #[derive(Debug)]
 pub struct Encoded {
     output: Tensor,
-    scratch: Vec<Arc<DeviceBuffer>>,
+    /// All that the encoder's commands read and write.
+    used: Vec<Arc<DeviceBuffer>>,
 }
 
 impl core::fmt::Debug for DeviceBuffer {
@@ -47,8 +48,8 @@ impl Encoded {
     /// The caller has submitted the encoder: gives the output, and the scratch memory back.
     #[must_use]
     pub fn submitted(self) -> Tensor {
-        for buffer in self.scratch.iter().chain([&self.output.buffer]) {
-            buffer.held.store(false, Ordering::Release);
+        for buffer in &self.used {
+            buffer.held.fetch_sub(1, Ordering::AcqRel);
         }
         self.output
     }
@@ -97,13 +98,13 @@ impl Call<'_> {
     /// Records the call into the caller's encoder, with parameters of its own.
     pub fn encode(self, encoder: &mut wgpu::CommandEncoder) -> Result<Encoded> {
         let out = Tensor::uninit(&self.gpu, self.plan.op, "output", &self.plan.output)?;
-        let mut buffers = self.buffers()?;
+        let buffers = self.buffers()?;
         // Packing goes into the encoder too, which may never be submitted: nothing of it may be kept.
         let steps: Vec<&Step> = buffers.steps(&self.plan).collect();
         let gpu = &self.gpu.0;
         gpu.lock_recorder().flush(gpu)?;
         let params: Vec<u8> = steps.iter().flat_map(|step| step.params.0).collect();
-        let params_buffer = gpu.scoped(|device| {
+        let params_buffer = gpu.allocate(|device| {
             let buffer = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("parameters"),
                 size: params.len().max(PARAMS_BYTES) as u64,
@@ -122,6 +123,13 @@ impl Call<'_> {
             let bind_group = Kernels::create_bind_group(gpu, &kernel, &params_buffer, &bound)?;
             bound_steps.push((kernel, bind_group, gpu.profile.fold(step.groups)));
         }
+        // Before anything is in the encoder: what fails half-way may be submitted all the same.
+        let args = self.args.iter().filter_map(|(_, tensor)| tensor.map(|tensor| &tensor.buffer));
+        let used = buffers.scratch.iter().chain(&buffers.packed).chain([&out.buffer]).chain(args).cloned();
+        let used: Vec<_> = used.collect();
+        for buffer in &used {
+            buffer.held.fetch_add(1, Ordering::AcqRel);
+        }
         gpu.scoped(|_| {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for (slot, (kernel, bind_group, [x, y, z])) in bound_steps.iter().enumerate() {
@@ -130,12 +138,7 @@ impl Call<'_> {
                 pass.dispatch_workgroups(*x, *y, *z);
             }
         })?;
-        let mut scratch = std::mem::take(&mut buffers.scratch);
-        scratch.extend(buffers.packed.filter(|_| buffers.pack_now));
-        for buffer in scratch.iter().chain([&out.buffer]) {
-            buffer.held.store(true, Ordering::Release);
-        }
-        Ok(Encoded { output: out, scratch })
+        Ok(Encoded { output: out, used })
     }
 
     /// Takes scratch memory and the packed weights, kept ones where they are there.

@@ -50,7 +50,11 @@ impl PackedWeights {
     }
 
     pub fn keep(&self, key: PackKey, buffer: Arc<DeviceBuffer>) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((key, buffer));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two threads may have packed at the same time.
+        if kept.iter().all(|(k, _)| *k != key) {
+            kept.push((key, buffer));
+        }
     }
 }
 
@@ -99,7 +103,7 @@ impl Tensor {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         // Guards begin at the last value.
         let copied = if tensor.buffer.guarded() { bytes.len() as u64 } else { tensor.bytes() };
-        let staging = gpu.0.scoped(|device| {
+        let staging = gpu.0.allocate(|device| {
             let staging = device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("upload"),
                 size: tensor.bytes(),
@@ -245,10 +249,10 @@ impl Tensor {
 
     fn record_read(&self) -> Result<(wgpu::Buffer, Option<wgpu::SubmissionIndex>)> {
         let gpu = &self.gpu.0;
-        let staging = read::staging(gpu, self.bytes())?;
+        let staging = gpu.allocate(|device| read::staging(device, self.bytes()))?;
         let mut recorder = gpu.lock_recorder();
         recorder.copy(gpu, (&self.buffer.raw, self.buffer.lead), (&staging, 0), self.bytes())?;
-        let index = recorder.flush(gpu)?;
+        let index = recorder.flush_last(gpu)?;
         Ok((staging, index))
     }
 

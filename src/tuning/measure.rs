@@ -54,7 +54,8 @@ fn compare_and_time<T: Tunable>(gpu: &Gpu, problem: &T, offered: &[T::Kernel]) -
                 continue;
             }
             Ok((_, Some(reason))) => reason,
-            Err(error @ Error::DeviceLost { .. }) => return Err(error),
+            // Not the kernel's fault, and not to be remembered as that.
+            Err(error @ (Error::DeviceLost { .. } | Error::OutOfMemory { .. })) => return Err(error),
             Err(error) => error.to_string(),
         };
         entry.wrong.insert(T::name(kernel).into(), wrong);
