@@ -56,8 +56,7 @@ impl Encoded {
 
     /// The same, holding what work before it in the same encoder holds too.
     pub(crate) fn after(mut self, before: Encoded) -> Self {
-        self.scratch.extend(before.scratch);
-        self.scratch.push(before.output.buffer);
+        self.used.extend(before.used);
         self
     }
 }
