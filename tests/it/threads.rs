@@ -116,7 +116,7 @@ fn mixed(gpu: &Gpu, seed: u64, until: Instant, want: &[(Vec<usize>, Vec<u32>)], 
                 }
                 Ok(())
             }
-            _ if seed % 8 == 0 => gpu.trim(),
+            _ if seed.is_multiple_of(8) => gpu.trim(),
             _ => gpu.submit(),
         })();
         match result {
