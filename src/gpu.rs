@@ -291,7 +291,8 @@ impl Inner {
     pub fn lost_or(&self, error: Error) -> Error {
         #[cfg(not(target_arch = "wasm32"))]
         {
-            let timeout = Some(std::time::Duration::from_secs(2));
+            // A busy machine takes seconds for it.
+            let timeout = Some(std::time::Duration::from_secs(20));
             let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
         }
         match self.lost.get() {
