@@ -2,8 +2,8 @@
 
 use wgconv::reference::BorderMode;
 use wgconv::{
-    Activation, Border, Conv, ConvTranspose, DeformConv2d, Gpu, Involution2d, Padding, Plan, Result as GpuResult,
-    Sides, Tensor,
+    Activation, Border, Conv, ConvTranspose, DeformConv2d, Gpu, Involution2d, Linear, Padding, Plan,
+    Result as GpuResult, Sides, Tensor,
 };
 
 use super::common::{Error, Result};
@@ -148,6 +148,7 @@ macro_rules! launch_plain {
 launch_plain!((const R: usize) Conv<R>);
 launch_plain!((const R: usize) ConvTranspose<R>);
 launch_plain!(() Involution2d);
+launch_plain!(() Linear);
 
 impl Launch for DeformConv2d {
     fn plan(&self, t: &Tensors) -> GpuResult<Plan> {

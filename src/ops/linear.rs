@@ -351,10 +351,7 @@ fn step(s: &Sizes, epilogue: &Epilogue, profile: &Profile, rows: Range<u64>, fea
     let (bias, bias_base) = window(profile, Slot::Arg(2), features.clone(), s.outputs, false);
     let y_range = rows.start * s.outputs + features.start..last * s.outputs + features.end;
     let (y, y_base) = window(profile, Slot::Out, y_range, s.rows * s.outputs, true);
-    let residual = match epilogue.has_residual {
-        true => Binding { slot: Slot::Arg(3), write: false, ..y },
-        false => Binding::read(Slot::Nothing),
-    };
+    let residual = epilogue.residual(3, y);
     let vec = s.inputs.is_multiple_of(4);
     let lanes = if vec { 4 } else { 1 };
     // A barrier is dear on a software adapter, unless there is much between two.

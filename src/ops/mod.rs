@@ -16,6 +16,7 @@ pub(crate) mod softmax;
 pub(crate) mod window;
 
 use crate::error::{Error, Result};
+use crate::plan::{Binding, Slot};
 use crate::tensor::Tensor;
 use activation::Activation;
 
@@ -25,6 +26,16 @@ pub(crate) struct Epilogue {
     pub has_bias: bool,
     pub has_residual: bool,
     pub activation: Activation,
+}
+
+impl Epilogue {
+    /// The residual's binding: the part of argument `arg` that `y` is of the output; without one nothing.
+    pub fn residual(&self, arg: usize, y: Binding) -> Binding {
+        match self.has_residual {
+            true => Binding { slot: Slot::Arg(arg), write: false, ..y },
+            false => Binding::read(Slot::Nothing),
+        }
+    }
 }
 
 impl core::fmt::Display for Epilogue {

@@ -17,6 +17,19 @@ pub(crate) fn window(profile: &Profile, slot: Slot, range: Range<u64>, total: u6
     (Binding { slot, offset, size, write }, (offset / 4) as u32)
 }
 
+/// A window over some images of a tensor with so many elements an image; the base counts from the first of them, below which it may lie.
+pub(crate) fn image_window(
+    profile: &Profile,
+    slot: Slot,
+    (batch, elements): (u32, u64),
+    images: &Range<u64>,
+    write: bool,
+) -> (Binding, u32) {
+    let start = images.start * elements;
+    let (binding, base) = window(profile, slot, start..images.end * elements, u64::from(batch) * elements, write);
+    (binding, (u64::from(base) as i64 - start as i64) as u32)
+}
+
 /// Elements that a window may span, its alignment taken into account.
 pub(crate) fn window_elements(profile: &Profile) -> u64 {
     (profile.max_binding - u64::from(profile.offset_alignment.max(16)) - 16) / 4

@@ -72,25 +72,6 @@ fn pool<const R: usize>(p: &Problem, activation: Activation) -> Result<Box<dyn L
     })
 }
 
-impl Launch for Linear {
-    fn plan(&self, t: &Tensors) -> GpuResult<Plan> {
-        self.plan(t.input.gpu().profile(), t.input.shape(), t.weight.shape())
-    }
-
-    fn forward(&self, t: &Tensors) -> GpuResult<Tensor> {
-        self.forward(&t.input, &t.weight, t.bias.as_ref())
-    }
-
-    fn forward_into(&self, t: &Tensors, output: &Tensor) -> GpuResult<()> {
-        self.forward_into(&t.input, &t.weight, t.bias.as_ref(), output)
-    }
-
-    fn candidates(&self, t: &Tensors) -> GpuResult<Vec<Box<dyn Launch>>> {
-        let kernels = self.candidates(t.input.gpu().profile(), t.input.shape(), t.weight.shape())?;
-        Ok(kernels.into_iter().map(|kernel| Box::new(self.clone().kernel(kernel)) as Box<dyn Launch>).collect())
-    }
-}
-
 /// The operators of one tensor.
 macro_rules! launch_unary {
     (($($generics:tt)*) $operator:ty) => {

@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
-use crate::ops::options::Border;
 use crate::plan::Plan;
 use crate::profile::Profile;
 
@@ -19,7 +18,7 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
     let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
     if gemm.fits(profile, weights) {
         // Another border than zeros is written out by the copy into blocks, which a planar input has not.
-        if gemm.planar() && (p.border == Border::Zeros || p.unpadded()) {
+        if gemm.planar() && !p.has_border() {
             list.push(ConvKernel::Pointwise);
         }
         list.push(ConvKernel::Subgroup);

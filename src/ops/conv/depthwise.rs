@@ -1,7 +1,6 @@
 //! Plans for `conv/depthwise.wgsl`: one input channel a group, the common kernel sizes and strides.
 
 use crate::ops::Epilogue;
-use crate::ops::options::Border;
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
@@ -81,7 +80,7 @@ pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
         && STRIDES.contains(&s_w)
         // A stride that is never taken along H is as good as that along W.
         && (s_h == s_w || k_h == 1 || p.output[1] == 1)
-        && (p.border == Border::Zeros || p.unpadded())
+        && !p.has_border()
         && u64::from(p.c_in) * volume(p.input) <= most
         && u64::from(p.c_out) * volume(p.output) <= most
         && u64::from(p.c_out) * p.taps() * 4 <= profile.max_binding
@@ -164,10 +163,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
         let (x, x_base) = window(profile, Slot::Arg(0), first * image..(first + count) * image, batch * image, false);
         let out_range = first * out_image..(first + count) * out_image;
         let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(3), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let residual = epilogue.residual(3, y);
         let total = count * u64::from(p.c_out) * u64::from(t.phases_h * t.phases_w) * u64::from(t.quads * t.strips);
         let params = DepthwiseParams {
             channels: p.c_in,

@@ -164,10 +164,7 @@ fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, part: &Part, block:
     let (x, x_base) = window(profile, Slot::Arg(0), x_range, batch * c_in * plane, false);
     let (w, w_base) = window(profile, Slot::Arg(1), w_range, c_out * cg * taps, false);
     let (y, y_base) = window(profile, Slot::Out, y_range, batch * c_out * out_plane, true);
-    let residual = match epilogue.has_residual {
-        true => Binding { slot: Slot::Arg(3), write: false, ..y },
-        false => Binding::read(Slot::Nothing),
-    };
+    let residual = epilogue.residual(3, y);
     let blocks = og.div_ceil(block.into());
     let block_of = |channel: u64| channel / og * blocks + channel % og / u64::from(block);
     let (b0, b1) = (block_of(part.channels.start), block_of(part.channels.end - 1) + 1);

@@ -1,7 +1,6 @@
 //! Plans for `conv/few.wgsl`: few input channels, as a network's first layer has, in one or two dimensions.
 
 use crate::ops::Epilogue;
-use crate::ops::options::Border;
 use crate::ops::window::{ranges, window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
@@ -58,7 +57,7 @@ pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
         && WIDTHS.contains(&p.kernel[2])
         && STRIDES.contains(&p.stride[2])
         && p.dilation[2] == 1
-        && (p.border == Border::Zeros || p.unpadded())
+        && !p.has_border()
         && profile.subgroup.is_some_and(|lanes| SUBGROUPS.contains(&lanes) && lanes <= profile.max_invocations)
         && u64::from(p.c_in) * volume(p.input) <= most
         && u64::from(p.c_out) * volume(p.output) <= most
@@ -109,10 +108,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
         let (x, x_base) = window(profile, Slot::Arg(0), part.start * image..part.end * image, batch * image, false);
         let out_range = part.start * out_image..part.end * out_image;
         let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(3), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let residual = epilogue.residual(3, y);
         let count = part.end - part.start;
         let quads = count as u32 * out_h * row_quads;
         let quad_tiles = quads.div_ceil(lanes);

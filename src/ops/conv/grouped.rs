@@ -1,7 +1,6 @@
 //! Plans for `conv/grouped.wgsl`: few channels a group, kernels of three, strides 1 and 2.
 
 use crate::ops::Epilogue;
-use crate::ops::options::Border;
 use crate::ops::window::{ranges, window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Slot, Step};
@@ -79,7 +78,7 @@ pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
         // A stride that is never taken along H is as good as that along W.
         && (s_h == s_w || p.output[1] == 1)
         && p.dilation == [1; 3]
-        && (p.border == Border::Zeros || p.unpadded())
+        && !p.has_border()
         && u64::from(p.c_in) * volume(p.input) <= most
         && u64::from(p.c_out) * volume(p.output) <= most
         && u64::from(p.c_out) * u64::from(p.cg()) * p.taps() * 4 <= profile.max_binding
@@ -104,10 +103,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
         let (x, x_base) = window(profile, Slot::Arg(0), images.start * image..images.end * image, batch * image, false);
         let out_range = images.start * out_image..images.end * out_image;
         let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(3), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let residual = epilogue.residual(3, y);
         let threads = count * u64::from(quads) * u64::from(strips);
         let workgroups = threads.div_ceil(if lanes > 0 { lanes.into() } else { 64 });
         let params = GroupedParams {

@@ -174,9 +174,9 @@ impl Problem {
         2 * u64::from(self.batch) * u64::from(self.c_out) * volume(self.output) * u64::from(self.cg()) * self.taps()
     }
 
-    /// No tap can fall outside the input.
-    pub fn unpadded(&self) -> bool {
-        self.pad_start == [0; 3] && self.pad_end == [0; 3]
+    /// Whether taps fall on a border that is not zeros: a kernel must then look it up or have it written out around the input.
+    pub fn has_border(&self) -> bool {
+        self.border != Border::Zeros && (self.pad_start != [0; 3] || self.pad_end != [0; 3])
     }
 }
 

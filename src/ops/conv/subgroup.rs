@@ -109,7 +109,7 @@ impl Gemm {
 
     pub fn of(p: &Problem) -> Self {
         // Any border but zeros is written out by the copy into blocks; then no tap falls outside.
-        let written = p.border != Border::Zeros && !p.unpadded();
+        let written = p.has_border();
         let padded = |a: usize| p.input[a] + p.pad_start[a] + p.pad_end[a];
         Self {
             batch: p.batch,
@@ -212,10 +212,7 @@ impl Gemm {
             let (x, x_base) = window(profile, Slot::Arg(x), range, batch * image, false);
             let out_range = first * out_image..(first + count) * out_image;
             let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
-            let residual = match epilogue.has_residual {
-                true => Binding { slot: Slot::Arg(residual), write: false, ..y },
-                false => Binding::read(Slot::Nothing),
-            };
+            let residual = epilogue.residual(residual, y);
             let input = match copy {
                 Some(copy) => {
                     steps.push(self.copy_step(copy, x, (first * image) as i64 - i64::from(x_base), count));
@@ -370,7 +367,7 @@ pub(crate) struct Copy {
 
 impl Copy {
     pub fn of(p: &Problem) -> Self {
-        let written = p.border != Border::Zeros && !p.unpadded();
+        let written = p.has_border();
         Self { source: p.input, pad: if written { i32s(p.pad_start) } else { [0; 3] }, border: p.border }
     }
 }

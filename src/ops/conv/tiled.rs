@@ -2,7 +2,6 @@
 
 use crate::ops::Epilogue;
 use crate::ops::activation::Activation;
-use crate::ops::options::Border;
 use crate::ops::window::{window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
@@ -48,7 +47,7 @@ pub(crate) const TILES: [Tile; 5] = [
 ];
 
 /// Threads of the smallest of them.
-pub(crate) const LEAST_THREADS: u32 = 64;
+const LEAST_THREADS: u32 = 64;
 /// Least products of a part where K is split.
 const LEAST_PART: u64 = 128;
 /// Most parts, which bounds the scratch memory: so many times the output.
@@ -64,6 +63,16 @@ impl Tile {
     /// Bytes of workgroup memory: two slices of weights and of inputs.
     fn bytes(&self) -> u32 {
         2 * 4 * self.bk * (self.bm + self.bn)
+    }
+
+    /// A shader with this tile's constants.
+    pub fn instance(&self, shader: &'static str) -> Instance {
+        Instance::new(shader)
+            .with("BM", self.bm)
+            .with("BN", self.bn)
+            .with("BK", self.bk)
+            .with("TM", self.tm)
+            .with("TN", self.tn)
     }
 
     /// Groups of four input channels that the workgroup's threads load side by side.
@@ -110,20 +119,17 @@ impl Tiling {
     /// The tile and the split of the least estimated time: waves of workgroups, times a thread's steps of K, times their cost. None
     /// where the adapter cannot run the kernel on this problem.
     pub fn of(p: &Problem, profile: &Profile) -> Option<Self> {
-        Self::best(p, profile, true, 1)
+        Self::best(p, profile, (true, profile.max_invocations), 1)
     }
 
-    /// The same with K in one part.
-    pub fn whole(p: &Problem, profile: &Profile) -> Option<Self> {
-        Self::best(p, profile, false, 1)
+    /// The same with K in one part, for a kernel that makes its inputs itself, of so many loads each. A CPU adapter gains nothing by a
+    /// large tile, and compiles the smallest in a fraction of the time.
+    pub fn making(p: &Problem, profile: &Profile, loads: u64) -> Option<Self> {
+        let most_threads = if profile.class == AdapterClass::Cpu { LEAST_THREADS } else { profile.max_invocations };
+        Self::best(p, profile, (false, most_threads), loads)
     }
 
-    /// The same where each input is made of so many products by the kernel itself: two loads each.
-    pub fn making(p: &Problem, profile: &Profile, products: u64) -> Option<Self> {
-        Self::best(p, profile, false, 2 * products.min(1 << 10))
-    }
-
-    fn best(p: &Problem, profile: &Profile, may_split: bool, loads: u64) -> Option<Self> {
+    fn best(p: &Problem, profile: &Profile, (may_split, most_threads): (bool, u32), loads: u64) -> Option<Self> {
         let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));
         let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
         // A tile that is mostly empty would multiply the weights' memory.
@@ -131,7 +137,7 @@ impl Tiling {
             return None;
         }
         let fits = |tile: &Tile| {
-            tile.threads() <= profile.max_invocations
+            tile.threads() <= most_threads
                 && tile.bytes() <= profile.workgroup_bytes
                 && packed_bytes(p, *tile) <= profile.max_binding
         };
@@ -217,10 +223,7 @@ pub(crate) fn steps(p: &Problem, tiling: &Tiling, epilogue: &Epilogue, profile: 
         let (x, x_base) = window(profile, Slot::Arg(0), range, batch * image, false);
         let out_range = first * out_image..(first + count) * out_image;
         let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(3), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let residual = epilogue.residual(3, y);
         let (x_start, y_start) = (first * image - u64::from(x_base), first * out_image - u64::from(y_base));
         let weights = Binding::read(Slot::Packed);
         let (bias, nothing) = (Binding::read(Slot::Arg(2)), Binding::read(Slot::Nothing));
@@ -254,7 +257,7 @@ fn gemm_step(
     bindings: Vec<Binding>,
 ) -> Step {
     let vec = volume(p.output).is_multiple_of(4) && params.y_start.is_multiple_of(4);
-    let border = p.border != Border::Zeros && !p.unpadded();
+    let border = p.has_border();
     Step {
         instance: instance(tiling.tile, activation.constant(), vec, border),
         params: Params::new(&params),
@@ -327,15 +330,7 @@ fn parameters(
 }
 
 pub(crate) fn instance(tile: Tile, activation: u32, vec: bool, border: bool) -> Instance {
-    Instance::new("conv/tiled.wgsl")
-        .with("BM", tile.bm)
-        .with("BN", tile.bn)
-        .with("BK", tile.bk)
-        .with("TM", tile.tm)
-        .with("TN", tile.tn)
-        .with("ACT", activation)
-        .with("VEC", vec.into())
-        .with("BORDER", border.into())
+    tile.instance("conv/tiled.wgsl").with("ACT", activation).with("VEC", vec.into()).with("BORDER", border.into())
 }
 
 pub(crate) fn sum_instance(activation: u32) -> Instance {

@@ -5,7 +5,6 @@
 
 use crate::ops::Epilogue;
 use crate::ops::activation::Activation;
-use crate::ops::options::Border;
 use crate::ops::window::{ranges, window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
@@ -122,7 +121,7 @@ impl<'a> Winograd<'a> {
             && p.dilation == [1; 3]
             && p.input[0] == 1
             && (p.pad_start[0], p.pad_end[0]) == (0, 0)
-            && (p.border == Border::Zeros || p.unpadded())
+            && !p.has_border()
             && p.cg().is_multiple_of(4)
             && channels < 1 << 30
             && input.max(products).max(images) <= most

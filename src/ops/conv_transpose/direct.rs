@@ -169,10 +169,7 @@ fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, part: &Part) -> Ste
         false => input_rows(p, &part.rows),
     };
     let [(x, x_base), (w, w_base), (y, y_base)] = windows(p, profile, part, &rows_in);
-    let residual = match epilogue.has_residual {
-        true => Binding { slot: Slot::Arg(3), write: false, ..y },
-        false => Binding::read(Slot::Nothing),
-    };
+    let residual = epilogue.residual(3, y);
     let count = |range: &Range<u64>| (range.end - range.start) as u32;
     let (mut q, mut counts) = ([0; 3], p.output);
     (q[a], counts[a]) = (part.rows.start as i32, count(&part.rows));

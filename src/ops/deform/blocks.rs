@@ -1,9 +1,11 @@
 //! What the deformable kernels that sample whole blocks share: the copy of the input in blocks of four channels, and the windows of
 //! offset and mask.
 
+use std::ops::Range;
+
 use crate::ops::conv::subgroup::{Copy, Gemm};
 use crate::ops::options::Border;
-use crate::ops::window::window;
+use crate::ops::window::image_window;
 use crate::plan::{Binding, Slot, Step};
 use crate::profile::Profile;
 
@@ -22,11 +24,11 @@ pub(crate) fn image(p: &Problem) -> u64 {
     u64::from(p.groups) * u64::from(p.cg().next_multiple_of(4)) * area(p.input)
 }
 
-/// Copies some images, from the first on, into blocks in a scratch buffer: [`image`] elements of each, and a vec4 of zeros.
-pub(crate) fn copy_step(p: &Problem, profile: &Profile, (first, images): (u64, u64), scratch: usize) -> Step {
-    let extents = [1, p.input[0], p.input[1]];
+/// Copies some images into blocks in a scratch buffer: [`image`] elements of each, and a vec4 of zeros.
+pub(crate) fn copy_step(p: &Problem, profile: &Profile, images: &Range<u64>, scratch: usize) -> Step {
+    let (extents, count) = ([1, p.input[0], p.input[1]], images.end - images.start);
     let plain = Gemm {
-        batch: images as u32,
+        batch: count as u32,
         c_in: p.c_in,
         c_out: p.c_out,
         groups: p.groups,
@@ -41,21 +43,9 @@ pub(crate) fn copy_step(p: &Problem, profile: &Profile, (first, images): (u64, u
         dilation: [1; 3],
     };
     let copy = Copy { source: extents, pad: [0; 3], border: Border::Zeros };
-    let (x, base) = image_window(p, profile, (INPUT, p.image()), (first, images));
-    let step = plain.copy_step(&copy, x, i64::from((base as i32).wrapping_neg()), images);
+    let (x, base) = image_window(profile, Slot::Arg(INPUT), (p.batch, p.image()), images, false);
+    let step = plain.copy_step(&copy, x, i64::from((base as i32).wrapping_neg()), count);
     Step { bindings: vec![x, Binding::write(Slot::Scratch(scratch))], ..step }
-}
-
-/// A window of an argument with so many elements an image, over some images; the base counts from the first of them.
-pub(crate) fn image_window(
-    p: &Problem,
-    profile: &Profile,
-    (arg, elements): (usize, u64),
-    (first, images): (u64, u64),
-) -> (Binding, u32) {
-    let range = first * elements..(first + images) * elements;
-    let (binding, base) = window(profile, Slot::Arg(arg), range, u64::from(p.batch) * elements, false);
-    (binding, (u64::from(base) as i64 - (first * elements) as i64) as u32)
 }
 
 /// The windows of offset and mask over some images, with their bases.
@@ -63,12 +53,12 @@ pub(crate) fn fields(
     p: &Problem,
     profile: &Profile,
     has_mask: bool,
-    images: (u64, u64),
+    images: &Range<u64>,
 ) -> ((Binding, u32), (Binding, u32)) {
     let elements = p.mask_image();
     let mask = match has_mask {
-        true => image_window(p, profile, (MASK, elements), images),
+        true => image_window(profile, Slot::Arg(MASK), (p.batch, elements), images, false),
         false => (Binding::read(Slot::Nothing), 0),
     };
-    (image_window(p, profile, (OFFSET, 2 * elements), images), mask)
+    (image_window(profile, Slot::Arg(OFFSET), (p.batch, 2 * elements), images, false), mask)
 }

@@ -12,15 +12,25 @@ use super::{DeformKernel, direct};
 
 /// The kernels that can take the problem, best first by rule.
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<DeformKernel> {
+    offered(p, profile, true).0
+}
+
+/// The same, with what plans the two that do not take every problem.
+fn offered<'a>(
+    p: &'a Problem,
+    profile: &'a Profile,
+    has_mask: bool,
+) -> (Vec<DeformKernel>, Option<Sliced<'a>>, Option<Fused<'a>>) {
+    let (sliced, fused) = (Sliced::new(p, profile, has_mask), Fused::new(p, profile));
     let mut list = vec![DeformKernel::Direct];
-    if Sliced::new(p, profile, true).is_some() {
+    if sliced.is_some() {
         // A tile of output channels that is mostly empty costs more than the direct kernel.
         list.insert(usize::from(p.og() < 4), DeformKernel::Sliced);
     }
-    if Fused::new(p, profile).is_some() {
+    if fused.is_some() {
         list.insert(if fused::leads(p, profile) { 0 } else { list.len() }, DeformKernel::Fused);
     }
-    list
+    (list, sliced, fused)
 }
 
 /// The plan of a problem with the kernel asked for, or the best.
@@ -31,7 +41,7 @@ pub(crate) fn plan(
     kernel: DeformKernel,
     profile: &Profile,
 ) -> Result<Plan> {
-    let offered = candidates(p, profile);
+    let (offered, sliced, fused) = offered(p, profile, has_mask);
     let kernel = match kernel {
         DeformKernel::Auto => offered[0],
         named if offered.contains(&named) => named,
@@ -40,19 +50,16 @@ pub(crate) fn plan(
             return Err(Error::invalid(OP, "kernel", expected, format!("{named:?}")));
         }
     };
-    let unplanned = || Error::invalid(OP, "kernel", "one that can take the problem", format!("{kernel:?}"));
-    let (pack, steps, scratch) = match kernel {
-        DeformKernel::Fused => {
-            let fused = Fused::new(p, profile).ok_or_else(unplanned)?;
+    let (pack, steps, scratch) = match (kernel, sliced, fused) {
+        (DeformKernel::Fused, _, Some(fused)) => {
             let (steps, scratch) = fused.steps(epilogue, has_mask);
             (Some(fused.pack()), steps, scratch)
         }
-        DeformKernel::Sliced => {
-            let sliced = Sliced::new(p, profile, has_mask).ok_or_else(unplanned)?;
+        (DeformKernel::Sliced, Some(sliced), _) => {
             let (steps, scratch) = sliced.steps(epilogue);
             (Some(sliced.pack()), steps, scratch)
         }
-        DeformKernel::Auto | DeformKernel::Direct => (None, direct::steps(p, epilogue, has_mask, profile)?, Vec::new()),
+        _ => (None, direct::steps(p, epilogue, has_mask, profile)?, Vec::new()),
     };
     Ok(Plan { op: OP, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps })
 }

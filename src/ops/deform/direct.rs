@@ -132,10 +132,7 @@ fn step(p: &Problem, epilogue: &Epilogue, (has_mask, block): (bool, u32), profil
         true => window(profile, Slot::Arg(MASK), d_first * fields..d_end * fields, batch * p.mask_image(), false),
         false => (Binding::read(Slot::Nothing), 0),
     };
-    let residual = match epilogue.has_residual {
-        true => Binding { slot: Slot::Arg(RESIDUAL), write: false, ..y },
-        false => Binding::read(Slot::Nothing),
-    };
+    let residual = epilogue.residual(RESIDUAL, y);
     let blocks = og.div_ceil(block.into());
     let block_of = |channel: u64| channel / og * blocks + channel % og / u64::from(block);
     let (b0, b_end) = (block_of(part.channels.start), block_of(part.channels.end - 1) + 1);

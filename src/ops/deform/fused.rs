@@ -2,12 +2,14 @@
 //!
 //! The input is copied into blocks of four channels first, so that a neighbour's four channels are one load.
 
+use std::ops::Range;
+
 use crate::ops::Epilogue;
 use crate::ops::conv::problem::Problem as Dense;
 use crate::ops::conv::subgroup::WeightLayout;
 use crate::ops::conv::tiled::{self, Tile, Tiling};
 use crate::ops::options::Border;
-use crate::ops::window::{window, window_elements};
+use crate::ops::window::{image_window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
@@ -40,15 +42,7 @@ pub(crate) struct Fused<'a> {
 }
 
 pub(crate) fn instance(tile: Tile, activation: u32, vec: bool, mask: bool) -> Instance {
-    Instance::new("deform/fused.wgsl")
-        .with("BM", tile.bm)
-        .with("BN", tile.bn)
-        .with("BK", tile.bk)
-        .with("TM", tile.tm)
-        .with("TN", tile.tn)
-        .with("ACT", activation)
-        .with("VEC", vec.into())
-        .with("MASK", mask.into())
+    tile.instance("deform/fused.wgsl").with("ACT", activation).with("VEC", vec.into()).with("MASK", mask.into())
 }
 
 /// Whether the kernel is the best by rule: on GPUs, for tiles of output channels that are at least half full. On a CPU adapter
@@ -84,10 +78,7 @@ impl<'a> Fused<'a> {
         if !blocks::pay(p) || image + 4 > window_elements(profile) {
             return None;
         }
-        // A CPU adapter gains nothing by a large tile, and compiles the smallest in a fraction of the time.
-        let most_threads =
-            if profile.class == AdapterClass::Cpu { tiled::LEAST_THREADS } else { profile.max_invocations };
-        let tiling = Tiling::whole(&dense, &Profile { max_invocations: most_threads, ..profile.clone() })?;
+        let tiling = Tiling::making(&dense, profile, 1)?;
         Some(Self { p, profile, dense, tiling })
     }
 
@@ -105,24 +96,19 @@ impl<'a> Fused<'a> {
         let each = (window_elements(profile) / largest).clamp(1, batch);
         let mut steps = Vec::new();
         for first in (0..batch).step_by(each as usize) {
-            let images = (first, each.min(batch - first));
-            steps.push(blocks::copy_step(p, profile, images, 0));
-            steps.push(self.step(epilogue, has_mask, images));
+            let images = first..batch.min(first + each);
+            steps.push(blocks::copy_step(p, profile, &images, 0));
+            steps.push(self.step(epilogue, has_mask, &images));
         }
         (steps, vec![each * copied * 4 + 16])
     }
 
-    fn step(&self, epilogue: &Epilogue, has_mask: bool, (first, images): (u64, u64)) -> Step {
+    fn step(&self, epilogue: &Epilogue, has_mask: bool, images: &Range<u64>) -> Step {
         let (p, profile, tile) = (self.p, self.profile, self.tiling.tile);
-        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, profile, has_mask, (first, images));
-        let out_image = p.out_image();
-        let range = first * out_image..(first + images) * out_image;
-        let (y, y_base) = window(profile, Slot::Out, range, u64::from(p.batch) * out_image, true);
-        let y_start = (first * out_image) as u32 - y_base;
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(RESIDUAL), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, profile, has_mask, images);
+        let (y, y_base) = image_window(profile, Slot::Out, (p.batch, p.out_image()), images, true);
+        let (y_start, images) = (y_base.wrapping_neg(), images.end - images.start);
+        let residual = epilogue.residual(RESIDUAL, y);
         let group_blocks = p.cg().div_ceil(4);
         let positions = images * area(p.output);
         let total = Tiling::workgroups(&self.dense, tile, images);

@@ -6,12 +6,12 @@
 
 use crate::ops::Epilogue;
 use crate::ops::conv::subgroup::{Gemm, SUBGROUPS, WeightLayout};
-use crate::ops::window::{window, window_elements};
+use crate::ops::window::{image_window, window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
 
-use super::blocks::{self, image_window};
+use super::blocks;
 use super::problem::{Problem, area, i32s};
 use super::{BIAS, INPUT, RESIDUAL, WEIGHT};
 
@@ -147,7 +147,7 @@ impl<'a> Sliced<'a> {
         for image in (0..batch).step_by(each as usize) {
             let images = each.min(batch - image);
             if self.blocked {
-                steps.push(blocks::copy_step(self.p, self.profile, (image, images), 1));
+                steps.push(blocks::copy_step(self.p, self.profile, &(image..image + images), 1));
             }
             for first in (0..positions).step_by(width as usize) {
                 let slice = Slice { image, images, first, count: width.min(positions - first) };
@@ -164,8 +164,8 @@ impl<'a> Sliced<'a> {
 
     fn sample_step(&self, slice: &Slice) -> Step {
         let p = self.p;
-        let images = (slice.image, slice.images);
-        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, self.profile, self.has_mask, images);
+        let images = slice.image..slice.image + slice.images;
+        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, self.profile, self.has_mask, &images);
         let bd = u64::from(p.groups) * self.blocks() / u64::from(p.offset_groups);
         // A software adapter has threads enough; a GPU wants many, and finds the neighbours again for each.
         let each = bd.min(if self.profile.class == AdapterClass::Cpu { 32 } else { 8 });
@@ -208,9 +208,9 @@ impl<'a> Sliced<'a> {
 
     fn flat_step(&self, slice: &Slice) -> Step {
         let p = self.p;
-        let images = (slice.image, slice.images);
-        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, self.profile, self.has_mask, images);
-        let (x, x_base) = image_window(p, self.profile, (INPUT, p.image()), images);
+        let images = slice.image..slice.image + slice.images;
+        let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, self.profile, self.has_mask, &images);
+        let (x, x_base) = image_window(self.profile, Slot::Arg(INPUT), (p.batch, p.image()), &images, false);
         let total = slice.images * slice.count * self.column() / 4;
         let ([in_h, in_w], [_, out_w]) = (i32s(p.input), i32s(p.output));
         let ([s_h, s_w], [d_h, d_w], [p_h, p_w]) = (i32s(p.stride), i32s(p.dilation), i32s(p.pad_start));
@@ -254,10 +254,7 @@ impl<'a> Sliced<'a> {
         let start = slice.image * out_image;
         let range = start..start + slice.images * out_image;
         let (y, y_base) = window(self.profile, Slot::Out, range, u64::from(self.p.batch) * out_image, true);
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(RESIDUAL), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let residual = epilogue.residual(RESIDUAL, y);
         let columns = Binding::read(Slot::Scratch(0));
         let bindings = vec![columns, Binding::read(Slot::Packed), Binding::read(Slot::Arg(BIAS)), residual, y];
         let gemm = self.gemm(slice.images, slice.count);

@@ -3,7 +3,7 @@
 use ndarray::{Array1, ArrayViewD};
 
 use crate::ops::Epilogue;
-use crate::ops::window::{ranges, window, window_elements};
+use crate::ops::window::{image_window, ranges, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Plan, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
@@ -88,20 +88,13 @@ pub(crate) fn plan(p: &Problem, reduced: u64, epilogue: &Epilogue, profile: &Pro
     let block = BLOCKS.into_iter().find(|&block| block <= most.min(p.cg())).unwrap_or(BLOCKS[2]);
     let each = window_elements(profile) / largest(p, reduced);
     let step = |images: std::ops::Range<u64>| {
-        let of_images = |slot, elements: u64, write| {
-            let range = images.start * elements..images.end * elements;
-            let (binding, base) = window(profile, slot, range, u64::from(p.batch) * elements, write);
-            (binding, (u64::from(base) as i64 - (images.start * elements) as i64) as u32)
-        };
+        let of_images = |slot, elements, write| image_window(profile, slot, (p.batch, elements), &images, write);
         let channels = u64::from(p.channels);
         let (x, x_base) = of_images(Slot::Arg(INPUT), channels * p.plane(), false);
         let (r, r_base) = of_images(Slot::Arg(REDUCED), reduced * p.out_plane(), false);
         let (y, y_base) = of_images(Slot::Out, channels * p.out_plane(), true);
         let bias = if epilogue.has_bias { Slot::Arg(SPAN_BIAS) } else { Slot::Nothing };
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(RESIDUAL), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let residual = epilogue.residual(RESIDUAL, y);
         let count = images.end - images.start;
         let params = FusedParams {
             channels: p.channels,

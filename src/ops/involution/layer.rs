@@ -142,10 +142,12 @@ impl InvolutionLayer {
     /// # Errors
     /// As [`InvolutionLayer::forward`].
     pub fn is_fused(&self, input: &[usize]) -> Result<bool> {
-        self.output_shape(input)?;
-        let (problem, _) = Problem::of_input(&self.involution, input, self.kernel_size)?;
+        self.takes_fused(&self.problem(input)?, input)
+    }
+
+    fn takes_fused(&self, problem: &Problem, input: &[usize]) -> Result<bool> {
         let profile = self.reduce.gpu().profile();
-        let fits = fused::fits(&problem, self.reduce.shape()[0] as u64, profile);
+        let fits = fused::fits(problem, self.reduce.shape()[0] as u64, profile);
         match self.fused {
             Some(true) if !fits => {
                 let expected = "a layer whose kernels can be made within the involution on this adapter";
@@ -162,6 +164,11 @@ impl InvolutionLayer {
     /// # Errors
     /// [`Error::Invalid`] for an input that does not fit weights and options.
     pub fn output_shape(&self, input: &[usize]) -> Result<Vec<usize>> {
+        self.problem(input).map(|problem| problem.output_shape())
+    }
+
+    /// The involution's problem for an input, all checked.
+    fn problem(&self, input: &[usize]) -> Result<Problem> {
         let (problem, _) = Problem::of_input(&self.involution, input, self.kernel_size)?;
         if input[1] != self.channels {
             return Err(Error::invalid(OP, "input", format!("{} channels", self.channels), format!("{input:?}")));
@@ -173,7 +180,7 @@ impl InvolutionLayer {
             let expected = format!("one that gives the extents {pooled:?} of the pooled input");
             return Err(Error::invalid(OP, "padding", expected, format!("one that gives {:?}", &output[2..])));
         }
-        Ok(output)
+        Ok(problem)
     }
 
     /// The weight `[N, groups*Kh*Kw, Ho, Wo]` that the layer makes from this input.
@@ -181,12 +188,17 @@ impl InvolutionLayer {
     /// # Errors
     /// As [`InvolutionLayer::forward`].
     pub fn weight(&self, input: &Tensor) -> Result<Tensor> {
+        self.problem(input.shape())?;
+        self.spanned(input)
+    }
+
+    /// The same for an input that was checked.
+    fn spanned(&self, input: &Tensor) -> Result<Tensor> {
         Conv2d::new().forward(&self.reduced(input)?, &self.span, self.span_bias.as_ref())
     }
 
-    /// What the kernels are spanned from, `[N, Cr, Ho, Wo]`.
+    /// What the kernels are spanned from, `[N, Cr, Ho, Wo]`, for an input that was checked.
     fn reduced(&self, input: &Tensor) -> Result<Tensor> {
-        self.output_shape(input.shape())?;
         let PerAxis(stride) = self.involution.stride;
         let pooled = if stride == [1, 1] {
             input.clone()
@@ -197,16 +209,14 @@ impl InvolutionLayer {
         reduce.forward(&pooled, &self.reduce, Some(&self.reduce_bias))
     }
 
-    /// The fused plan for an input.
-    fn fused_plan(&self, input: &[usize]) -> Result<Plan> {
-        let (problem, _) = Problem::of_input(&self.involution, input, self.kernel_size)?;
+    fn fused_plan(&self, problem: &Problem) -> Plan {
         let epilogue = self.involution.epilogue(self.span_bias.is_some());
-        Ok(fused::plan(&problem, self.reduce.shape()[0] as u64, &epilogue, self.reduce.gpu().profile()))
+        fused::plan(problem, self.reduce.shape()[0] as u64, &epilogue, self.reduce.gpu().profile())
     }
 
     /// Runs the fused call: reducing first, then all the rest in one.
-    fn with_fused<T>(&self, input: &Tensor, run: impl FnOnce(Call<'_>) -> Result<T>) -> Result<T> {
-        let plan = self.fused_plan(input.shape())?;
+    fn with_fused<T>(&self, problem: &Problem, input: &Tensor, run: impl FnOnce(Call<'_>) -> Result<T>) -> Result<T> {
+        let plan = self.fused_plan(problem);
         let reduced = self.reduced(input)?;
         let residual = self.involution.residual.as_ref();
         expect_shape(OP, "residual", residual.map(Tensor::shape), &plan.output)?;
@@ -221,7 +231,8 @@ impl InvolutionLayer {
     /// # Errors
     /// As [`InvolutionLayer::forward`].
     pub fn warm_up(&self, input: &[usize]) -> Result<()> {
-        let (gpu, output) = (self.reduce.gpu(), self.output_shape(input)?);
+        let (gpu, problem) = (self.reduce.gpu(), self.problem(input)?);
+        let output = problem.output_shape();
         let of_channels = |channels: usize| [output[0], channels, output[2], output[3]];
         let PerAxis(stride) = self.involution.stride;
         if stride != [1, 1] {
@@ -229,8 +240,8 @@ impl InvolutionLayer {
         }
         let (reduce, span) = (self.reduce.shape(), self.span.shape());
         Conv2d::new().activation(Activation::Relu).warm_up(gpu, &of_channels(self.channels), reduce, true)?;
-        if self.is_fused(input)? {
-            return warm_up(gpu, &self.fused_plan(input)?);
+        if self.takes_fused(&problem, input)? {
+            return warm_up(gpu, &self.fused_plan(&problem));
         }
         Conv2d::new().warm_up(gpu, &of_channels(reduce[0]), span, self.span_bias.is_some())?;
         self.involution.warm_up(gpu, input, &of_channels(span[0]), false)
@@ -242,9 +253,10 @@ impl InvolutionLayer {
     /// [`Error::Invalid`] for an input that does not fit weights and options, [`Error::TooLarge`] for what the adapter cannot hold,
     /// and errors of the device.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        match self.is_fused(input.shape())? {
-            true => self.with_fused(input, |call| call.forward()),
-            false => self.involution.forward(input, &self.weight(input)?, None),
+        let problem = self.problem(input.shape())?;
+        match self.takes_fused(&problem, input.shape())? {
+            true => self.with_fused(&problem, input, |call| call.forward()),
+            false => self.involution.forward(input, &self.spanned(input)?, None),
         }
     }
 
@@ -253,9 +265,10 @@ impl InvolutionLayer {
     /// # Errors
     /// As [`InvolutionLayer::forward`], and for an output of another shape or one that aliases an argument.
     pub fn forward_into(&self, input: &Tensor, output: &Tensor) -> Result<()> {
-        match self.is_fused(input.shape())? {
-            true => self.with_fused(input, |call| call.forward_into(output)),
-            false => self.involution.forward_into(input, &self.weight(input)?, None, output),
+        let problem = self.problem(input.shape())?;
+        match self.takes_fused(&problem, input.shape())? {
+            true => self.with_fused(&problem, input, |call| call.forward_into(output)),
+            false => self.involution.forward_into(input, &self.spanned(input)?, None, output),
         }
     }
 }

@@ -164,10 +164,7 @@ fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, (part, threads): (&
         true => window(profile, Slot::Arg(2), b_range, channels, false),
         false => (Binding::read(Slot::Nothing), 0),
     };
-    let residual = match epilogue.has_residual {
-        true => Binding { slot: Slot::Arg(3), write: false, ..y },
-        false => Binding::read(Slot::Nothing),
-    };
+    let residual = epilogue.residual(3, y);
     let count = |range: &Range<u64>| range.end - range.start;
     let [in_h, in_w, out_h, out_w] = [p.input[0], p.input[1], p.output[0], p.output[1]].map(|extent| extent as i32);
     let params = InvolutionParams {

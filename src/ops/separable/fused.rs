@@ -5,7 +5,7 @@ use crate::ops::Epilogue;
 use crate::ops::conv::problem::{Problem as Conv, volume};
 use crate::ops::conv::subgroup::WeightLayout;
 use crate::ops::conv::tiled::{self, Tile, Tiling};
-use crate::ops::window::{ranges, window, window_elements};
+use crate::ops::window::{image_window, ranges, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Plan, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
@@ -39,15 +39,7 @@ pub(crate) struct Fused<'a> {
 /// The instance for a tile and the last activation; `between`: whether the one before it is told apart among all; for positions in
 /// multiples of four.
 pub(crate) fn instance(tile: Tile, activation: u32, between: bool, vec: bool) -> Instance {
-    Instance::new("conv/separable.wgsl")
-        .with("BM", tile.bm)
-        .with("BN", tile.bn)
-        .with("BK", tile.bk)
-        .with("TM", tile.tm)
-        .with("TN", tile.tn)
-        .with("ACT", activation)
-        .with("DACT", between.into())
-        .with("VEC", vec.into())
+    tile.instance("conv/separable.wgsl").with("ACT", activation).with("DACT", between.into()).with("VEC", vec.into())
 }
 
 impl<'a> Fused<'a> {
@@ -58,10 +50,8 @@ impl<'a> Fused<'a> {
         if u64::from(p.depthwise.c_in) * taps * 4 > profile.max_binding {
             return None;
         }
-        // A CPU adapter gains nothing by a large tile, and compiles the smallest in a fraction of the time.
-        let most_threads =
-            if profile.class == AdapterClass::Cpu { tiled::LEAST_THREADS } else { profile.max_invocations };
-        let tiling = Tiling::making(&gemm, &Profile { max_invocations: most_threads, ..profile.clone() }, taps)?;
+        // A weight and an input for each tap.
+        let tiling = Tiling::making(&gemm, profile, 2 * taps.min(1 << 10))?;
         Some(Self { p, profile, gemm, tiling })
     }
 
@@ -96,17 +86,10 @@ impl<'a> Fused<'a> {
         (image, out_image): (u64, u64),
     ) -> Step {
         let (depthwise, gemm, tile) = (&self.p.depthwise, &self.gemm, self.tiling.tile);
-        let of_images = |slot, elements: u64, write| {
-            let range = images.start * elements..images.end * elements;
-            let (binding, base) = window(self.profile, slot, range, u64::from(gemm.batch) * elements, write);
-            (binding, (images.start * elements) as u32 - base)
-        };
-        let (x, x_start) = of_images(Slot::Arg(INPUT), image, false);
-        let (y, y_start) = of_images(Slot::Out, out_image, true);
-        let residual = match last.has_residual {
-            true => Binding { slot: Slot::Arg(RESIDUAL), write: false, ..y },
-            false => Binding::read(Slot::Nothing),
-        };
+        let (x, x_base) = image_window(self.profile, Slot::Arg(INPUT), (gemm.batch, image), &images, false);
+        let (y, y_base) = image_window(self.profile, Slot::Out, (gemm.batch, out_image), &images, true);
+        let (x_start, y_start) = (x_base.wrapping_neg(), y_base.wrapping_neg());
+        let residual = last.residual(RESIDUAL, y);
         let plane = |axes: [u32; 3]| [axes[1] as i32, axes[2] as i32];
         let ([in_h, in_w], [out_h, out_w]) = (plane(depthwise.input), plane(depthwise.output));
         let ([k_h, k_w], [s_h, s_w]) = (plane(depthwise.kernel), plane(depthwise.stride));
