@@ -6,6 +6,7 @@
 // reads rows and weights in the order in which they lie; then the WG sums of each output are added up in order, so that the result
 // does not depend on timing. Rows m0.. m0 + m_count, features o0.. o0 + o_count; a tile of features is the fastest index.
 struct Params {
+    first_group: u32,
     steps: u32, out: u32, m0: u32, m_count: u32,
     o0: u32, o_count: u32, x_base: u32, w_base: u32,
     y_base: u32, bias_base: u32, has_bias: u32, has_residual: u32,

@@ -7,13 +7,14 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use rayon::prelude::*;
 
-use crate::kernel::render;
+use crate::kernel::{for_browsers, render};
 use crate::ops::activation::{self, Activation};
 use crate::ops::conv::{depthwise, direct, few, grouped, subgroup, tiled, winograd};
 use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, rearrange, separable, softmax};
 use crate::params::Fields;
-use crate::plan::Instance;
+use crate::plan::{HEAD_BYTES, Instance};
 use crate::shaders::SHADERS;
+use crate::workgroup::poisoned;
 
 /// Values of the constant `ACT`.
 fn activations() -> BTreeSet<u32> {
@@ -260,7 +261,16 @@ fn every_instance_is_valid_and_translates() {
             let check = || -> Result<(), String> {
                 let source = render(&instance).map_err(|error| error.to_string())?;
                 let (module, info) = validate(&source)?;
-                let expected: Vec<_> = fields.iter().map(|(name, at)| (name.to_string(), *at)).collect();
+                // As a guarded Gpu compiles it.
+                let filled = poisoned(&source);
+                if filled.matches("(poison);").count() != source.matches("var<workgroup>").count() {
+                    return Err("workgroup memory that is not filled".to_string());
+                }
+                if filled != source {
+                    validate(&filled)?;
+                }
+                let own = fields.iter().map(|(name, at)| (name.to_string(), HEAD_BYTES + at));
+                let expected: Vec<_> = std::iter::once(("first_group".to_string(), 0)).chain(own).collect();
                 if members(&module) != expected {
                     return Err(format!("parameters: shader {:?}, Rust {expected:?}", members(&module)));
                 }
@@ -276,6 +286,19 @@ fn every_instance_is_valid_and_translates() {
         })
         .collect();
     assert!(failures.is_empty(), "{} instances fail, the first: {}", failures.len(), failures[0]);
+}
+
+/// For `cargo xtask browser`: a list of names and sources that a page can load.
+#[test]
+#[ignore = "not a test: writes shaders.js into the folder named by WGCONV_SHADERS_OUT"]
+fn write_for_a_browser() {
+    let folder = std::env::var_os("WGCONV_SHADERS_OUT").expect("WGCONV_SHADERS_OUT");
+    let list: Vec<(String, String)> = all()
+        .iter()
+        .map(|(instance, _)| (instance.to_string(), for_browsers(render(instance).expect("a template that renders"))))
+        .collect();
+    let text = format!("const shaders = {};", serde_json::to_string(&list).expect("JSON"));
+    std::fs::write(std::path::Path::new(&folder).join("shaders.js"), text).expect("a folder to write to");
 }
 
 #[test]

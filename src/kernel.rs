@@ -11,6 +11,7 @@ use crate::gpu::Inner;
 use crate::pipeline_cache::PipelineCache;
 use crate::plan::{Binding, Instance, PARAMS_BYTES};
 use crate::shaders::SHADERS;
+use crate::workgroup::poisoned;
 
 /// Bind groups kept at most; beyond, all are dropped and made anew as they are needed.
 const KEEP_BIND_GROUPS: usize = 8192;
@@ -69,9 +70,12 @@ pub(crate) fn render(instance: &Instance) -> Result<String> {
     let constants: BTreeMap<&str, u32> = instance.constants().collect();
     let rendered = templates.get_template(instance.shader).and_then(|template| template.render(constants));
     let source = rendered.map_err(|error| Error::Device { reason: format!("{instance}: {error:#}") })?;
-    // Browsers want subgroups enabled by a directive that naga rejects.
-    let enable = cfg!(target_arch = "wasm32") && source.contains("subgroup");
-    Ok(if enable { format!("enable subgroups;\n{source}") } else { source })
+    Ok(if cfg!(target_arch = "wasm32") { for_browsers(source) } else { source })
+}
+
+/// Browsers want subgroups enabled by a directive that naga rejects.
+pub(crate) fn for_browsers(source: String) -> String {
+    if source.contains("subgroup") { format!("enable subgroups;\n{source}") } else { source }
 }
 
 impl Kernels {
@@ -97,6 +101,7 @@ impl Kernels {
 
     fn compile(&self, gpu: &Inner, instance: &Instance, signature: u32) -> Result<Kernel> {
         let source = render(instance)?;
+        let source = if gpu.guards.is_some() { poisoned(&source) } else { source };
         let (layout, pipeline_layout) = self.layout(gpu, signature)?;
         let label = instance.to_string();
         let pipeline = gpu.scoped(|device| {

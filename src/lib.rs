@@ -30,6 +30,7 @@
 
 pub mod analysis;
 pub mod blocks;
+mod builder;
 mod cache;
 mod error;
 mod faults;
@@ -51,12 +52,14 @@ mod run;
 mod shaders;
 mod tensor;
 mod tuning;
+mod workgroup;
 
+pub use builder::GpuBuilder;
 pub use cache::Cache;
 pub use error::{Error, Result};
 #[doc(hidden)]
 pub use faults::Fault;
-pub use gpu::{Counters, Gpu, GpuBuilder};
+pub use gpu::{Counters, Gpu};
 pub use ops::activation::Activation;
 pub use ops::batch_norm::{BatchNorm, fold_batch_norm};
 pub use ops::conv::{Conv, Conv1d, Conv2d, Conv3d, ConvKernel};

@@ -4,7 +4,7 @@
 #[cfg(test)]
 pub(crate) type Fields = &'static [(&'static str, usize)];
 
-/// Declares a parameter struct of 4-byte scalars as the shader of the same name has it.
+/// Declares a parameter struct of 4-byte scalars as the shader of the same name has it behind `first_group`.
 macro_rules! params {
     ($(#[$meta:meta])* pub struct $name:ident { $($field:ident: $kind:ty),* $(,)? }) => {
         $(#[$meta])*

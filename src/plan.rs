@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::profile::Profile;
+
 /// A shader and the constants that its template is instantiated with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Instance {
@@ -49,6 +51,9 @@ impl fmt::Debug for Instance {
 /// Bytes of a dispatch's uniform parameters.
 pub(crate) const PARAMS_BYTES: usize = 256;
 
+/// Bytes before the kernel's own parameters: `first_group`, which each shader's struct starts with.
+pub(crate) const HEAD_BYTES: usize = 4;
+
 /// The uniform parameters of one dispatch, zero past what the kernel's struct fills.
 #[derive(Clone, Copy)]
 pub(crate) struct Params(pub [u8; PARAMS_BYTES]);
@@ -57,8 +62,14 @@ impl Params {
     pub fn new<T: bytemuck::Pod>(params: &T) -> Self {
         let mut bytes = [0; PARAMS_BYTES];
         let source = bytemuck::bytes_of(params);
-        bytes[..source.len()].copy_from_slice(source);
+        bytes[HEAD_BYTES..][..source.len()].copy_from_slice(source);
         Self(bytes)
+    }
+
+    /// The same for a dispatch that starts with another workgroup than the first.
+    fn starting(mut self, first_group: u32) -> Self {
+        self.0[..HEAD_BYTES].copy_from_slice(&first_group.to_ne_bytes());
+        self
     }
 }
 
@@ -108,8 +119,22 @@ pub(crate) struct Step {
     pub bindings: Vec<Binding>,
     /// Workgroups; folded into three axes when dispatched.
     pub groups: u64,
-    /// Estimated floating-point operations, to bound the work of a submission.
+    /// Estimated floating-point operations, to bound the work of a dispatch and of a submission.
     pub work: u64,
+}
+
+impl Step {
+    /// The dispatches that it takes to keep each below so many operations, as far as whole workgroups can.
+    fn cut(self, most_work: u64) -> impl Iterator<Item = Self> {
+        let parts = self.work.div_ceil(most_work).clamp(1, self.groups.max(1));
+        let each = self.groups.div_ceil(parts).max(1);
+        (0..self.groups.div_ceil(each)).map(move |part| {
+            let first = part * each;
+            let groups = each.min(self.groups - first);
+            let work = (u128::from(self.work) * u128::from(groups) / u128::from(self.groups)) as u64;
+            Self { params: self.params.starting(first as u32), bindings: self.bindings.clone(), groups, work, ..self }
+        })
+    }
 }
 
 /// Packed weights: made from one argument by the first steps, and kept where that argument cannot change.
@@ -176,6 +201,14 @@ impl Plan {
         self.steps.len()
     }
 
+    /// The plan with every dispatch cut that has more work than one may have.
+    pub(crate) fn cut(mut self, profile: &Profile) -> Self {
+        if self.steps.iter().any(|step| step.work > profile.max_work) {
+            self.steps = self.steps.into_iter().flat_map(|step| step.cut(profile.max_work)).collect();
+        }
+        self
+    }
+
     /// All steps, packing first.
     pub(crate) fn all_steps(&self) -> impl Iterator<Item = &Step> {
         self.pack.iter().flat_map(|pack| &pack.steps).chain(&self.steps)
@@ -196,5 +229,29 @@ impl fmt::Display for Plan {
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_dispatch_has_every_workgroup_once() {
+        for (groups, work, most_work) in
+            [(1, 100, 10), (7, 100, 10), (100, 1000, 10), (3, 5, 1), (10, 0, 1), (10, 9, 10), (0, 9, 1)]
+        {
+            let instance = Instance::new("x.wgsl");
+            let step = Step { instance, params: Params::new(&7u32), bindings: vec![], groups, work };
+            let parts: Vec<Step> = step.cut(most_work).collect();
+            let mut next = 0;
+            for part in &parts {
+                assert_eq!(part.params.0[..8], [u32::to_ne_bytes(next as u32), u32::to_ne_bytes(7)].concat());
+                assert!(part.groups > 0 && (part.work <= most_work || part.groups == 1), "{groups} {work} {most_work}");
+                next += part.groups;
+            }
+            assert_eq!(next, groups);
+            assert!(parts.len() as u64 <= work.div_ceil(most_work).max(1) + 1);
+        }
     }
 }

@@ -30,6 +30,19 @@ pub struct Profile {
     pub offset_alignment: u32,
     /// Greatest number of workgroups along one axis of a dispatch.
     pub max_groups: u32,
+    /// Floating-point operations of a dispatch at most, as far as whole workgroups can, and of a submission: about half a second of a slow
+    /// adapter of the class, lest a driver's watchdog takes it for hung.
+    pub max_work: u64,
+}
+
+impl AdapterClass {
+    fn max_work(self) -> u64 {
+        match self {
+            Self::Cpu => 10_000_000_000,
+            Self::Integrated => 100_000_000_000,
+            Self::Discrete => 1_000_000_000_000,
+        }
+    }
 }
 
 impl Profile {
@@ -46,18 +59,20 @@ impl Profile {
             max_buffer: limits.max_buffer_size,
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             max_groups: limits.max_compute_workgroups_per_dimension,
+            max_work: AdapterClass::Integrated.max_work(),
         }
     }
 
     pub(crate) fn of(device: &wgpu::Device) -> Self {
         let (limits, info) = (device.limits(), device.adapter_info());
         let fixed = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size >= 4;
+        let class = match info.device_type {
+            wgpu::DeviceType::Cpu => AdapterClass::Cpu,
+            wgpu::DeviceType::DiscreteGpu => AdapterClass::Discrete,
+            _ => AdapterClass::Integrated,
+        };
         Self {
-            class: match info.device_type {
-                wgpu::DeviceType::Cpu => AdapterClass::Cpu,
-                wgpu::DeviceType::DiscreteGpu => AdapterClass::Discrete,
-                _ => AdapterClass::Integrated,
-            },
+            class,
             subgroup: (device.features().contains(wgpu::Features::SUBGROUP) && fixed).then_some(info.subgroup_min_size),
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -65,6 +80,7 @@ impl Profile {
             max_buffer: limits.max_buffer_size,
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             max_groups: limits.max_compute_workgroups_per_dimension,
+            max_work: class.max_work(),
         }
     }
 

@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::gpu::{Inner, scoped};
 use crate::kernel::Kernel;
 use crate::plan::{PARAMS_BYTES, Params};
-use crate::profile::AdapterClass;
 
 /// Bytes of uploads that may wait before a submission.
 const MAX_UPLOAD_BYTES: u64 = 256 << 20;
@@ -54,13 +53,9 @@ impl Recorder {
         params: &Params,
         work: u64,
     ) -> Result<()> {
-        // No watchdog may fire on a submission: about half a second of work on a slow adapter of the class.
-        let most_work = match gpu.profile.class {
-            AdapterClass::Cpu => 10_000_000_000,
-            AdapterClass::Integrated => 100_000_000_000,
-            AdapterClass::Discrete => 1_000_000_000_000,
-        };
-        if self.params.len() as u64 == Self::PARAMS_CAPACITY || (self.work > 0 && self.work + work > most_work) {
+        if self.params.len() as u64 == Self::PARAMS_CAPACITY
+            || (self.work > 0 && self.work + work > gpu.profile.max_work)
+        {
             self.flush(gpu)?;
         }
         self.params.extend_from_slice(&params.0);

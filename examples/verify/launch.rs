@@ -170,7 +170,7 @@ impl Launch for DeformConv2d {
 }
 
 impl Tensors {
-    fn offset(&self) -> GpuResult<&Tensor> {
+    pub fn offset(&self) -> GpuResult<&Tensor> {
         self.offset.as_ref().ok_or_else(|| wgconv::Error::Invalid {
             op: "deform_conv2d",
             argument: "offset",

@@ -62,6 +62,9 @@ struct Options {
     /// windows; the environment variable WGCONV_LIMITS does so too.
     #[arg(long, value_name = "default|BYTES", requires = "random")]
     limits: Option<String>,
+    /// Cut dispatches of more operations than this; the environment variable WGCONV_MAX_WORK does so too.
+    #[arg(long, value_name = "OPERATIONS", requires = "random")]
+    max_work: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -89,6 +92,10 @@ fn run(options: &Options) -> Result<Count> {
 
 fn run_random(options: &Options, count: u64) -> Result<Count> {
     let limits = options.limits.clone().or_else(|| std::env::var("WGCONV_LIMITS").ok().filter(|text| !text.is_empty()));
+    let max_work = match (options.max_work, std::env::var("WGCONV_MAX_WORK")) {
+        (None, Ok(text)) if !text.is_empty() => Some(parse_operations(&text)?),
+        (given, _) => given,
+    };
     let ops = options.ops.as_deref().map(random::problem::Op::list).transpose()?.unwrap_or_default();
     let mut repeat = String::new();
     if let Some(ops) = &options.ops {
@@ -102,6 +109,10 @@ fn run_random(options: &Options, count: u64) -> Result<Count> {
     if let Some(limits) = limits {
         builder = builder.limits(parse_limits(&limits)?);
         repeat.push_str(&format!(" --limits {limits}"));
+    }
+    if let Some(operations) = max_work {
+        builder = builder.max_work(operations);
+        repeat.push_str(&format!(" --max-work {operations}"));
     }
     let gpu = builder.build_blocking()?;
     let most = options.minutes.map(|minutes| std::time::Duration::try_from_secs_f64(minutes * 60.0));
@@ -122,6 +133,11 @@ fn parse_limits(text: &str) -> Result<wgpu::Limits> {
         limits.max_storage_buffer_binding_size = bytes.ok_or_else(wrong)?;
     }
     Ok(limits)
+}
+
+fn parse_operations(text: &str) -> Result<u64> {
+    let wrong = |_| Error::Failed(format!("WGCONV_MAX_WORK: expected a number of operations, got \"{text}\""));
+    text.parse().map_err(wrong)
 }
 
 /// Another one each time: the clock's.

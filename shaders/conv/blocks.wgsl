@@ -5,6 +5,7 @@
 // x [N,C,D,H,W]; out [N,G,B,PD,PH,PW] of vec4, B = ceil(CG/4), and one more vec4 of zeros behind the last.
 // Where the border is not zeros the padding is written out: PD = D + both paddings, and so on; else PD = D.
 struct Params {
+    first_group: u32,
     cg: u32, groups: u32, blocks: u32, total: u32,
     in_d: i32, in_h: i32, in_w: i32, border: u32,
     out_d: i32, out_h: i32, out_w: i32, x_base: u32,

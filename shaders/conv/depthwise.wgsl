@@ -10,6 +10,7 @@
 // With VEC, rows are multiples of four elements, the padding is (KW-1)/2 and the dilation 1: vec4 loads, wholly inside or outside.
 // With LANES, a workgroup is one subgroup of so many lanes, and columns that a neighbour lane has loaded come from it.
 struct Params {
+    first_group: u32,
     channels: u32, multiplier: u32, in_h: i32, in_w: i32,
     out_h: i32, out_w: i32, p_h: i32, p_w: i32,
     s_h: i32, s_w: i32, d_h: i32, d_w: i32,

@@ -6,6 +6,7 @@
 // A thread makes OB output channels of one group at one position. A dispatch may cover a part of the output and, with
 // `first` or `last` zero, of the input channels: then y holds partial sums. Bindings may be windows: the bases say where they start.
 struct Params {
+    first_group: u32,
     c_in: u32, c_out: u32, cg: u32, og: u32,
     in_d: i32, in_h: i32, in_w: i32, border: u32,
     out_d: i32, out_h: i32, out_w: i32, flip: u32,

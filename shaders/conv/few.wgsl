@@ -8,6 +8,7 @@
 // KW*OC weights, of which each lane loads a vec4 or a few and hands them round by broadcast. KW, OC and the stride S along rows are constants.
 // x [N,C,H,W]; w [G,T,CG,KH,KW,OC] (conv/pack.wgsl, taps inside channels); y, residual [N,O,QH,QW]. With VEC_Y, QW is a multiple of 4.
 struct Params {
+    first_group: u32,
     cg: u32, og: u32, groups: u32, tiles: u32,
     in_h: i32, in_w: i32, out_h: i32, out_w: i32,
     k_h: i32, s_h: i32, d_h: i32, p_h: i32,

@@ -12,6 +12,7 @@
 //% set VEC_Y = FLAGS // 2 % 2
 //% set RESIDUAL = FLAGS // 4
 struct Params {
+    first_group: u32,
     cg: u32, og: u32, groups: u32, tiles: u32,
     in_h: i32, in_w: i32, out_h: i32, out_w: i32,
     p_h: i32, p_w: i32, quads: u32, strips: u32,
@@ -178,34 +179,40 @@ fn main(
 //% endfor
     }
 
+    // An output channel a round, the sums of the next moved up: written out for all of them, the stores are most of the code.
     var exponent = vec4<u32>();
-//% for o in range(OB)
-    let shift{{ o }} = select(0.0, bias[select(0u, o_at + min({{ o }}u, o_count - 1u), params.has_bias == 1u)], params.has_bias == 1u);
+    for (var o = 0u; o < o_count; o++) {
+        let shift = select(0.0, bias[select(0u, o_at + o, params.has_bias == 1u)], params.has_bias == 1u);
 //% for r in range(R)
-    exponent = max(exponent, exponent_bits(sum{{ o }}_{{ r }}));
-    if (live & ({{ o }}u < o_count) & (q_h + {{ r }} < params.out_h)) {
-        let at = to + {{ o }}u * out_plane + u32({{ r }} * params.out_w);
+        exponent = max(exponent, exponent_bits(sum0_{{ r }}));
+        if (live & (q_h + {{ r }} < params.out_h)) {
+            let at = to + o * out_plane + u32({{ r }} * params.out_w);
 //% if VEC_Y
-        y[at / 4u] = activate(sum{{ o }}_{{ r }} + vec4<f32>(shift{{ o }}){% if RESIDUAL %} + residual[at / 4u]{% endif %}, params.activation, params.slope);
+            y[at / 4u] = activate(sum0_{{ r }} + vec4<f32>(shift){% if RESIDUAL %} + residual[at / 4u]{% endif %}, params.activation, params.slope);
 //% else
-        var result = sum{{ o }}_{{ r }} + vec4<f32>(shift{{ o }});
+            var result = sum0_{{ r }} + vec4<f32>(shift);
 //% if RESIDUAL
 //% for j in range(4)
-        if (q_w + {{ j }} < params.out_w) {
-            result[{{ j }}] += residual[at + {{ j }}u];
-        }
+            if (q_w + {{ j }} < params.out_w) {
+                result[{{ j }}] += residual[at + {{ j }}u];
+            }
 //% endfor
 //% endif
-        let stored = activate(result, params.activation, params.slope);
+            let stored = activate(result, params.activation, params.slope);
 //% for j in range(4)
-        if (q_w + {{ j }} < params.out_w) {
-            y[at + {{ j }}u] = stored[{{ j }}];
-        }
+            if (q_w + {{ j }} < params.out_w) {
+                y[at + {{ j }}u] = stored[{{ j }}];
+            }
 //% endfor
 //% endif
+        }
+//% endfor
+//% for o in range(1, OB)
+//% for r in range(R)
+        sum{{ o - 1 }}_{{ r }} = sum{{ o }}_{{ r }};
+//% endfor
+//% endfor
     }
-//% endfor
-//% endfor
     if (live && any(exponent == vec4<u32>(0x7f800000u))) {
         // One loop over channels, rows and columns, everything computed anew.
         for (var i = 0u; i < o_count * {{ 4 * R }}u; i++) {

@@ -6,6 +6,7 @@
 // rounded up. With flip, k counts from the last tap.
 // Convolution: w [O,CG,K]: strides OG*CG*K, CG*K, K. Transposed: w [C,OG,K]: strides CG*OG*K, K, OG*K.
 struct Params {
+    first_group: u32,
     cg: u32, og: u32, taps: u32, channels: u32,
     group_stride: u32, o_stride: u32, c_stride: u32, flip: u32,
     tiles: u32, total: u32, taps_inside: u32,

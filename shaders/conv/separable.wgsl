@@ -22,6 +22,7 @@
 //% set B = BK // 4 * BN
 //% set OUT = "vec4<f32>" if VEC else "f32"
 struct Params {
+    first_group: u32,
     channels: u32, og: u32, groups: u32, blocks: u32,
     in_h: i32, in_w: i32, out_h: i32, out_w: i32,
     k_h: i32, k_w: i32, s_h: i32, s_w: i32,

@@ -10,6 +10,7 @@
 // j of part r is q = j*phases + r, it reads the taps k = k0, k0 + k_step, ... at i = base + j*step + t*tap_step, t = 0, 1, ...
 // The tile of OC channels is the fastest index of the grid, unless `positions_first`.
 struct Params {
+    first_group: u32,
     cg: u32, og: u32, groups: u32, blocks: u32,
     in_d: i32, in_h: i32, in_w: i32, zero: u32,
     out_d: i32, out_h: i32, out_w: i32, tiles: u32,
@@ -142,6 +143,25 @@ fn main(
     let j_d{{ p }} = j{{ p }} / params.part_w / params.part_h;
 //% endfor
 //% endif
+//% if not PLANAR
+    // The least and the greatest input position of the tile's first taps along each axis, from what is the same in the whole subgroup: no
+    // lane's own position and no subgroup operation may steer the loop of broadcasts.
+    let flat_a = min(position_tile * {{ 4 * S }}u, params.positions - 1u);
+    let flat_z = min(flat_a + {{ 4 * S - 1 }}u, params.positions - 1u);
+    let j_a = i32(flat_a % part_positions);
+    let j_z = i32(flat_z % part_positions);
+    let row_a = j_a / params.part_w;
+    let row_z = j_z / params.part_w;
+    let one_image = flat_a / part_positions == flat_z / part_positions;
+    let one_plane = one_image & (row_a / params.part_h == row_z / params.part_h);
+    let one_row = one_image & (row_a == row_z);
+    let tile_a = select(vec3<i32>(), vec3<i32>(row_a / params.part_h, row_a % params.part_h, j_a % params.part_w), vec3<bool>(one_image, one_plane, one_row));
+    let tile_z = select(vec3<i32>(params.part_d, params.part_h, params.part_w) - 1, vec3<i32>(row_z / params.part_h, row_z % params.part_h, j_z % params.part_w), vec3<bool>(one_image, one_plane, one_row));
+    let steps = vec3<i32>(params.step_d, params.step_h, params.step_w);
+    let extents = vec3<i32>(params.in_d, params.in_h, params.in_w);
+    let least = vec3<i32>(taps_d.z, taps_h.z, taps_w.z) + tile_a * steps;
+    let greatest = vec3<i32>(taps_d.z, taps_h.z, taps_w.z) + tile_z * steps;
+//% endif
 //% for o in range(OC)
     var sum{{ o }} = vec4<f32>();
 //% endfor
@@ -181,7 +201,8 @@ fn main(
                 let x_step{{ p }} = select(0u, plane, inside{{ p }});
 //% endfor
                 // A tap that lies in the padding for the whole tile is left out: with a large dilation that is every third or second.
-                let any_inside = subgroupAny(inside0 | inside1 | inside2 | inside3);
+                let reach = vec3<i32>(t_d * params.tap_d, t_h * params.tap_h, t_w * params.tap_w);
+                let any_inside = all((least + reach < extents) & (greatest + reach >= vec3<i32>()));
                 let blocks = select(0u, params.blocks, any_inside);
                 for (var b = 0u; b < blocks; b++) {
 //% for p in range(4)

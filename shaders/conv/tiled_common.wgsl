@@ -3,6 +3,7 @@
 //
 // Lower ranks have extents of 1 in front. x_start, y_start: the element of the binding where the dispatch's first image starts.
 struct Params {
+    first_group: u32,
     cg: u32, og: u32, groups: u32, blocks: u32,
     in_d: i32, in_h: i32, in_w: i32, border: u32,
     out_d: i32, out_h: i32, out_w: i32, activation: u32,

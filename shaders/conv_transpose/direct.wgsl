@@ -10,6 +10,7 @@
 // A dispatch may cover a part of the output and, with `first` or `last` zero, of the input channels: then y holds partial sums.
 // Bindings may be windows: the bases say where they start, and x_low and x_high which positions of a row are in x's.
 struct Params {
+    first_group: u32,
     c_in: u32, c_out: u32, cg: u32, og: u32,
     in_d: i32, in_h: i32, in_w: i32, activation: u32,
     out_d: i32, out_h: i32, out_w: i32, slope: f32,

@@ -6,6 +6,7 @@
 // columns: [N,B,K,J] of vec4. offset [N,D,K,2,P], mask [N,D,K,P], in windows that start at the bases.
 // A thread takes one position, one tap and up to `each` blocks of one offset group: the neighbours and their weights are found once.
 struct Params {
+    first_group: u32,
     in_h: i32, in_w: i32, out_w: i32, positions: u32,
     k_w: i32, taps: u32, s_h: i32, s_w: i32,
     d_h: i32, d_w: i32, p_h: i32, p_w: i32,

@@ -7,6 +7,7 @@
 // x [N,C,H,W], offset [N,D,K,2,P], mask [N,D,K,P], in windows that start at the bases; columns [N,G,B,J] of vec4.
 // A thread makes one vec4.
 struct Params {
+    first_group: u32,
     in_h: i32, in_w: i32, out_w: i32, positions: u32,
     k_w: u32, taps: u32, s_h: i32, s_w: i32,
     d_h: i32, d_w: i32, p_h: i32, p_w: i32,

@@ -2,6 +2,7 @@
 //
 // x, y: any shape, as vec4s (a tensor's buffer is whole vec4s); vec4s first.. first + count.
 struct Params {
+    first_group: u32,
     count: u32, x_base: u32, y_base: u32, first: u32,
     activation: u32, slope: f32,
 }

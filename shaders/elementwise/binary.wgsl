@@ -6,6 +6,7 @@
 // operand lies as whole vec4s (a_step, b_step 1) or repeats one value (0).
 // y_at, a_at, b_at: where the part begins in the bound windows; total: threads.
 struct Params {
+    first_group: u32,
     e0: u32, e1: u32, e2: u32, e3: u32, e4: u32, e5: u32, e6: u32, e7: u32,
     a0: u32, a1: u32, a2: u32, a3: u32, a4: u32, a5: u32, a6: u32, a7: u32,
     b0: u32, b1: u32, b2: u32, b3: u32, b4: u32, b5: u32, b6: u32, b7: u32,

@@ -5,6 +5,7 @@
 // index of the axis; x's is 0 where it repeats. With VEC, axis 0 lies as whole vec4s in both. A thread moves one element or vec4.
 // x_at, y_at: where the part begins in the bound windows; total: threads.
 struct Params {
+    first_group: u32,
     e0: u32, e1: u32, e2: u32, e3: u32, e4: u32, e5: u32,
     x0: u32, x1: u32, x2: u32, x3: u32, x4: u32, x5: u32,
     y0: u32, y1: u32, y2: u32, y3: u32, y4: u32, y5: u32,

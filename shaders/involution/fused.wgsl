@@ -14,6 +14,7 @@
 //% set SPAN = SW * 3 + KW
 //% set QUADS = (KW + 3) // 4
 struct Params {
+    first_group: u32,
     channels: u32, cg: u32, groups: u32, reduced: u32,
     in_h: i32, in_w: i32, out_h: i32, out_w: i32,
     s_h: i32, d_h: i32, p_h: i32, p_w: i32,

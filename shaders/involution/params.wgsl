@@ -2,6 +2,7 @@
 // problem: images, groups, channels of a group, output rows, and taps; with `first` or `last` zero y holds partial sums.
 // Bindings may be windows: the bases say at which element they start, and are multiples of four.
 struct Params {
+    first_group: u32,
     channels: u32, cg: u32, groups: u32, activation: u32,
     in_h: i32, in_w: i32, out_h: i32, out_w: i32,
     s_h: i32, s_w: i32, d_h: i32, d_w: i32,

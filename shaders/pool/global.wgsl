@@ -4,6 +4,7 @@
 // order, so that the result does not depend on timing. With WG 1 a thread has a plane of its own and there is no barrier.
 // Where a plane is too large for a binding, elements start.. of it come in several dispatches and y holds their sum in between.
 struct Params {
+    first_group: u32,
     size: u32, start: u32, count: u32, planes: u32,
     plane0: u32, x_base: u32, y_base: u32, activation: u32,
     first: u32, last: u32, slope: f32,

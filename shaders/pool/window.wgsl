@@ -9,6 +9,7 @@
 // Planes plane0.., of each the lines (pairs of depth and height) line0.., of each the columns w0...
 // Whole-number divisions are dear, so there are only those that find the thread's place.
 struct Params {
+    first_group: u32,
     in_d: i32, in_h: i32, in_w: i32, plane0: u32,
     out_d: i32, out_h: i32, out_w: i32, planes: u32,
     k_d: i32, k_h: i32, k_w: i32, line0: u32,

@@ -4,6 +4,7 @@
 //
 // x, y [O,L,I], a line is one (o, i); positions l0.. of the axis, lines of the part i0.. and o0...
 struct Params {
+    first_group: u32,
     len: u32, inner: u32, o0: u32, o_count: u32,
     i0: u32, i_count: u32, l0: u32, l_count: u32,
     x_base: u32, y_base: u32, tiles: u32,

@@ -7,6 +7,7 @@
 // s is NaN for a line whose softmax is: one with a NaN or a plus infinity, or with nothing but minus infinities.
 // WG threads share a line, with two barriers; with WG 1 a thread has a line of its own.
 struct Params {
+    first_group: u32,
     len: u32, inner: u32, o0: u32, o_count: u32,
     i0: u32, i_count: u32, l0: u32, l_count: u32,
     x_base: u32, first: u32, last: u32, nan: f32,

@@ -9,6 +9,7 @@
 //% set A = M + 2
 //% set COLUMNS = 4 * M + 2
 struct Params {
+    first_group: u32,
     channels: u32, rows: u32, quads: u32, first_row: u32,
     in_h: i32, in_w: i32, p_h: i32, p_w: i32,
     tiles_h: u32, x_base: u32, total: u32,

@@ -7,6 +7,7 @@
 {%- from "winograd/matrices.wgsl" import AT, combine %}
 //% set A = M + 2
 struct Params {
+    first_group: u32,
     outputs: u32, rows: u32, quads: u32, first_row: u32,
     out_h: i32, out_w: i32, tiles_h: u32, y_base: u32,
     activation: u32, slope: f32, has_bias: u32, flip: u32,

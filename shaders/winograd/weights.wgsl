@@ -6,6 +6,7 @@
 {%- from "winograd/matrices.wgsl" import G, combine %}
 //% set A = M + 2
 struct Params {
+    first_group: u32,
     cg: u32, og: u32, groups: u32, tiles: u32,
     flip: u32, total: u32,
 }

@@ -129,7 +129,8 @@ impl Activation {
         let fits = total * 4 <= profile.max_binding;
         let each = if fits { total } else { window_elements(profile) / 4 * 4 };
         let steps = (0..total).step_by(each as usize).map(|first| self.step(profile, first, each, total)).collect();
-        Ok(Plan { op: OP, kernel: "elementwise", output: input.to_vec(), pack: None, scratch: Vec::new(), steps })
+        Ok(Plan { op: OP, kernel: "elementwise", output: input.to_vec(), pack: None, scratch: Vec::new(), steps }
+            .cut(profile))
     }
 
     fn step(&self, profile: &Profile, first: u64, each: u64, total: u64) -> Step {

@@ -117,7 +117,7 @@ impl Broadcast {
             }
         }
         let output = self.output.clone();
-        Plan { op: self.op, kernel: "elementwise", output, pack: None, scratch: Vec::new(), steps }
+        Plan { op: self.op, kernel: "elementwise", output, pack: None, scratch: Vec::new(), steps }.cut(profile)
     }
 
     fn step(

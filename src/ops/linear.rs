@@ -251,7 +251,7 @@ fn choose_plan(sizes: &Sizes, epilogue: &Epilogue, kernel: LinearKernel, profile
     }
     let steps = dot_steps(sizes, epilogue, profile)?;
     let output = sizes.output_shape.clone();
-    Ok(Plan { op: OP, kernel: "dot", output, pack: None, scratch: Vec::new(), steps })
+    Ok(Plan { op: OP, kernel: "dot", output, pack: None, scratch: Vec::new(), steps }.cut(profile))
 }
 
 /// A call whose kernel is to be chosen.

@@ -116,7 +116,7 @@ impl Move {
 fn plan(op: &'static str, output: Vec<usize>, moves: Vec<Move>, profile: &Profile) -> Plan {
     let mut steps = Vec::new();
     moves.into_iter().for_each(|part| part.steps(profile, &mut steps));
-    Plan { op, kernel: "copy", output, pack: None, scratch: Vec::new(), steps }
+    Plan { op, kernel: "copy", output, pack: None, scratch: Vec::new(), steps }.cut(profile)
 }
 
 fn volume(shape: &[usize]) -> u64 {

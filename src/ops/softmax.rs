@@ -168,7 +168,7 @@ impl Softmax {
         }
         let scratch = vec![outer_each.min(sizes.outer) * inner_each * 8];
         let kernel = if workgroup > 1 { "a workgroup a line" } else { "a thread a line" };
-        Ok(Plan { op: OP, kernel, output: input.to_vec(), pack: None, scratch, steps })
+        Ok(Plan { op: OP, kernel, output: input.to_vec(), pack: None, scratch, steps }.cut(profile))
     }
 
     fn with_call<T>(&self, input: &Tensor, run: impl FnOnce(Call<'_>) -> Result<T>) -> Result<T> {

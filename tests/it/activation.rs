@@ -92,9 +92,11 @@ fn epilogue_over_all_of_f32() {
     let list = values();
     let x = Array::from_shape_vec(IxDyn(&[1, 1, 1, list.len()]), list.clone()).expect("row");
     let (xt, w) = (upload(&x), upload(&ArrayD::ones(IxDyn(&[1, 1, 1, 1]))));
-    for (activation, kind) in ALL {
+    for (i, (activation, kind)) in ALL.into_iter().enumerate() {
         let conv = Conv2d::new().activation(activation);
-        for kernel in conv.candidates(gpu().profile(), x.shape(), w.shape()).expect("candidates") {
+        // A function is the same text in each shader: every kernel has one in three of them, and every function two kernels or more.
+        let kernels = conv.candidates(gpu().profile(), x.shape(), w.shape()).expect("candidates");
+        for kernel in kernels.into_iter().skip(i % 3).step_by(3) {
             let got = conv.clone().kernel(kernel).forward(&xt, &w, None).expect("forward").to_array().expect("read");
             assert_near(&format!("{kernel:?} {activation:?}"), &got, &reference(kind, &x), |i| bound(kind, list[i]));
         }

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use ndarray::{ArrayD, ArrayViewD, Dimension, IxDyn};
-use wgconv::{Cache, Gpu, Tensor, ndarray, wgpu};
+use wgconv::{Cache, Gpu, GpuBuilder, Tensor, ndarray, wgpu};
 
 /// The adapter under test, opened once: `WGCONV_ADAPTER` chooses it, `WGCONV_LIMITS=default` opens it with WebGPU's default limits.
 pub fn gpu() -> Gpu {
@@ -11,13 +11,18 @@ pub fn gpu() -> Gpu {
     GPU.get_or_init(open).clone()
 }
 
+/// The same adapter with the same limits, not yet opened.
+pub fn builder() -> GpuBuilder {
+    let builder = Gpu::builder().adapter_from_env().cache(Cache::Off);
+    match std::env::var("WGCONV_LIMITS").is_ok_and(|limits| limits == "default") {
+        true => builder.limits(wgpu::Limits::default()),
+        false => builder,
+    }
+}
+
 /// A device of its own, for tests that lose it or count what it creates.
 pub fn open() -> Gpu {
-    let mut builder = Gpu::builder().adapter_from_env().cache(Cache::Off);
-    if std::env::var("WGCONV_LIMITS").is_ok_and(|limits| limits == "default") {
-        builder = builder.limits(wgpu::Limits::default());
-    }
-    builder
+    builder()
         .build_blocking()
         .expect("the tests need an adapter: `cargo xtask setup` installs a software one on Debian and Ubuntu")
 }

@@ -2,9 +2,10 @@
 
 use ndarray::{ArrayD, IxDyn};
 use wgconv::reference::{ConvSpec, conv_at};
-use wgconv::{Conv2d, ConvKernel, Error, Tensor, ndarray};
+use wgconv::{Conv2d, ConvKernel, Error, Gpu, Profile, Tensor, ndarray};
 
-use crate::common::{gpu, integers, next, upload};
+use crate::calls::{CALLS, bits};
+use crate::common::{builder, gpu, integers, next, upload};
 
 /// Compares seeded elements, and the corners, with the reference.
 #[track_caller]
@@ -69,6 +70,58 @@ fn a_batch_over_the_binding() {
     let conv = Conv2d::new().groups(8).padding(1).kernel(ConvKernel::Depthwise);
     let y = conv.forward(&xt, &upload(&w), None).and_then(|y| y.to_array()).expect("forward");
     check_some(&x, &w, &y, &ConvSpec { groups: 8, pads: vec![(1, 1); 2], ..ConvSpec::new(2) });
+}
+
+/// A dispatch of more work than the adapter's watchdog may wait for is cut, in the plan.
+#[test]
+fn long_dispatches_are_cut() {
+    let flops = 2 * 64 * 64 * 9 * (1u64 << 20);
+    let (x, w) = ([1, 64, 1 << 10, 1 << 10], [64, 64, 3, 3]);
+    let profile = gpu().profile().clone();
+    for kernel in Conv2d::new().padding(1).candidates(&profile, &x, &w).expect("candidates") {
+        let plan = |profile: &Profile| Conv2d::new().padding(1).kernel(kernel).plan(profile, &x, &w).expect("plan");
+        let least = plan(&Profile { max_work: u64::MAX, ..profile.clone() }).dispatches() as u64;
+        for max_work in [profile.max_work, flops / 7, flops / 1000] {
+            let cut = plan(&Profile { max_work, ..profile.clone() }).dispatches() as u64;
+            // Winograd has fewer operations than the direct way.
+            assert!(cut >= least + flops / 6 / max_work, "{kernel:?}, {max_work}: {cut} dispatches, not cut {least}");
+        }
+    }
+}
+
+#[test]
+fn cut_dispatches_give_the_same_bits() {
+    let cut = builder().max_work(500).build_blocking().expect("an adapter");
+    let mut cut_calls = 0;
+    for (name, call) in CALLS {
+        let run = |gpu: &Gpu| {
+            let before = gpu.counters().submissions;
+            let values = call(gpu).expect(name);
+            (bits(&values), gpu.counters().submissions - before)
+        };
+        let ((want, once), (got, parts)) = (run(&gpu()), run(&cut));
+        assert_eq!(got, want, "{name}");
+        cut_calls += usize::from(parts > once);
+    }
+    // Others have a single workgroup, which cannot be cut.
+    assert!(cut_calls * 2 > CALLS.len(), "{cut_calls} of {} calls were cut", CALLS.len());
+}
+
+/// Three tensors of almost 2 GiB. Not with the others, since it takes 12 GiB of memory: `cargo xtask test --long` runs it.
+#[test]
+#[ignore = "takes 12 GiB of memory"]
+fn tensors_of_two_gibibytes() {
+    let side = (gpu().profile().max_buffer.min((1 << 31) - (1 << 20)) / 4 / (1 << 15)) as usize;
+    let x = ArrayD::from_shape_fn(IxDyn(&[1, 1, side, 1 << 15]), |i| ((i[2] * 7 + i[3] * 3) % 11) as f32 - 5.0);
+    let w = integers(&[1, 1, 3, 1], 2, 3);
+    let xt = upload(&x);
+    assert!(x.len() as u64 * 12 > 4 << 30, "three of {} elements", x.len());
+    // The input again as the residual, so that nothing but indices is different.
+    let conv = Conv2d::new().padding([(1, 1), (0, 0)]).residual(&xt);
+    let y = conv.forward(&xt, &upload(&w), None).expect("forward");
+    drop(conv);
+    let y = y.to_array().expect("read") - &x;
+    check_some(&x, &w, &y, &ConvSpec { pads: vec![(1, 1), (0, 0)], ..ConvSpec::new(2) });
 }
 
 /// What no adapter holds is refused before anything is allocated.

@@ -1,6 +1,6 @@
 //! What adapters there are, as the Vulkan loader sees them.
 
-use std::{env, ffi::CStr, fmt};
+use std::{env, ffi::CStr, fmt, path::Path};
 
 use anyhow::{Context, Result, bail};
 use ash::vk;
@@ -9,6 +9,15 @@ use crate::install::WANTED_MESA;
 
 /// Narrows the choice to adapters with this in their name, in upper or lower case; the library reads it too.
 const NAME_VARIABLE: &str = "WGCONV_ADAPTER";
+
+/// Where Debian's and Ubuntu's Chromium keeps its software Vulkan driver.
+const SWIFTSHADER_DRIVER: &str = "/usr/lib/chromium/vk_swiftshader_icd.json";
+/// What makes SwiftShader the adapter, a second opinion beside Mesa's; by its name as well, since the variable may hold another.
+pub const SWIFTSHADER: [(&str, &str); 2] = [("VK_ICD_FILENAMES", SWIFTSHADER_DRIVER), (NAME_VARIABLE, "SwiftShader")];
+
+pub fn has_swiftshader() -> bool {
+    Path::new(SWIFTSHADER_DRIVER).exists()
+}
 
 /// A Vulkan physical device.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +45,11 @@ enum Kind {
 impl Adapter {
     pub fn is_llvmpipe(&self) -> bool {
         self.driver == "llvmpipe" || self.name.starts_with("llvmpipe")
+    }
+
+    /// Whether its vectors are so many bits wide by themselves, as llvmpipe's name says.
+    pub fn has_vectors_of(&self, bits: &str) -> bool {
+        self.name.contains(&format!("{bits} bits"))
     }
 
     /// Whether it is Mesa's software driver in a version that is worth replacing.
@@ -173,6 +187,11 @@ mod tests {
         assert!(!adapter("llvmpipe (LLVM 19)", Kind::Cpu, "Mesa 25.0.7").is_old_mesa());
         assert!(!adapter("llvmpipe (LLVM 19)", Kind::Cpu, "").is_old_mesa());
         assert!(!adapter("Radeon RX", Kind::Discrete, "Mesa 22.3.6").is_old_mesa());
+    }
+
+    #[test]
+    fn the_width_of_vectors_is_in_the_name() {
+        assert!(two()[0].has_vectors_of("256") && !two()[0].has_vectors_of("512"));
     }
 
     #[test]

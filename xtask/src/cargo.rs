@@ -8,7 +8,7 @@ use std::{
     process::{self, Command},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 pub struct Cargo {
     program: OsString,
@@ -35,9 +35,21 @@ impl Cargo {
         Ok(status.success())
     }
 
-    /// Runs a program that cargo has built, with what graphics drivers need, and tells whether it succeeded.
+    /// Builds all examples and tells in which folder they are.
+    pub fn build_examples(&self) -> Result<PathBuf> {
+        // The whole workspace: with fewer packages cargo would choose fewer features and build the dependencies again.
+        if !self.run("build", &["--workspace", "--examples"], &[], &[])? {
+            bail!("the examples do not build");
+        }
+        let xtask = env::current_exe().context("asking where this program is")?;
+        Ok(xtask.parent().context("this program lies in no folder")?.join("examples"))
+    }
+
+    /// Runs a program that cargo has built, in the workspace's folder and with what graphics drivers need, and tells whether it
+    /// succeeded.
     pub fn run_program(&self, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<bool> {
         let mut command = Command::new(program);
+        command.current_dir(self.manifest.parent().context("the manifest lies in no folder")?);
         command.args(args).envs(env.iter().copied());
         if let Some(runtime) = &self.runtime {
             command.env(RuntimeDir::VARIABLE, &runtime.0);

@@ -1,4 +1,4 @@
-//! Installs Mesa's software Vulkan driver through apt, on Debian, Ubuntu and what derives from them.
+//! Installs Mesa's software Vulkan driver, and Chromium, through apt, on Debian, Ubuntu and what derives from them.
 
 use std::{
     env, fs,
@@ -25,6 +25,12 @@ const BACKPORTS: &str = "bookworm-backports";
 /// A file of our own, so that it never replaces one of the user's.
 const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/wgconv-backports.sources";
 const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// What installs a package. Another apt, such as the daily upgrades, may hold the lock for a while.
+#[rustfmt::skip]
+const APT_INSTALL: [&str; 9] = [
+    "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "--no-install-recommends",
+];
 
 /// Why a driver is wanted.
 #[derive(Clone, Copy, PartialEq)]
@@ -73,14 +79,27 @@ pub fn mesa(need: Need) -> Result<()> {
         println!("warning: Mesa {version} is the newest here; from {WANTED_MESA} on it would be several times faster");
     }
 
-    let mut install = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq"];
-    // Another apt, such as the daily upgrades, may hold the lock for a while.
-    install.extend(["-o", "DPkg::Lock::Timeout=300", "--no-install-recommends"]);
+    let mut install = APT_INSTALL.to_vec();
     install.extend(release.iter().flat_map(|release| ["-t", release]));
     install.extend([DRIVER, LOADER]);
     root.run(&install, None)?;
     println!("installed: {DRIVER} {version}");
     Ok(())
+}
+
+/// Installs Chromium, which brings a WGSL compiler and a software Vulkan driver unlike Mesa's.
+pub fn chromium() -> Result<()> {
+    let system = System::read()?;
+    if !system.has_apt() {
+        bail!(
+            "on {} Chromium is not installed for you: install it, and `chromium` on the search path is used",
+            system.name
+        );
+    }
+    let root = Root::new()?;
+    println!("installing Chromium on {}", system.name);
+    update(&root);
+    root.run(&[&APT_INSTALL[..], &["chromium"]].concat(), None)
 }
 
 fn new_enough(version: &str) -> bool {

@@ -1,7 +1,10 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask random`, `cargo xtask setup`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask random`, `cargo xtask examples`,
+//! `cargo xtask browser`, `cargo xtask setup`.
 
 mod adapter;
+mod browser;
 mod cargo;
+mod examples;
 mod install;
 mod random;
 mod system;
@@ -46,7 +49,7 @@ enum Task {
         /// Only the first run, without the variations.
         #[arg(long, conflicts_with = "long")]
         quick: bool,
-        /// And then tens of thousands of random problems, which takes an hour or so on a software adapter.
+        /// And then tests of large tensors and tens of thousands of random problems, which takes an hour or so on a software adapter.
         #[arg(long)]
         long: bool,
         /// What each test binary gets, such as a part of the names of the tests to run.
@@ -59,8 +62,16 @@ enum Task {
         #[arg(long)]
         long: bool,
     },
+    /// Run every example once, quickly.
+    Examples,
+    /// Compile every shader with a browser's compiler, which checks what the library's own does not.
+    Browser,
     /// Only make sure that there is an adapter.
-    Setup,
+    Setup {
+        /// And Chromium, whose software driver is a second adapter to test on.
+        #[arg(long)]
+        chromium: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -76,7 +87,12 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<()> {
     let adapter = ensure_adapter()?;
     match task {
-        Task::Setup => Ok(()),
+        Task::Setup { chromium } => match chromium && browser::find().is_none() {
+            true => install::chromium(),
+            false => Ok(()),
+        },
+        Task::Examples => examples::run_all(),
+        Task::Browser => browser::compile_all(),
         Task::Demo { args } => {
             let cargo = Cargo::new()?;
             if cargo.run("run", &["--release", "--example", "classify"], &args, &[])? {
@@ -87,7 +103,11 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { quick, long, args } => {
             test(adapter.as_ref(), quick, &args)?;
-            if long { random::random(adapter.as_ref(), true) } else { Ok(()) }
+            if long {
+                large(&args)?;
+                random::random(adapter.as_ref(), true)?;
+            }
+            Ok(())
         }
         Task::Random { long } => random::random(adapter.as_ref(), long),
     }
@@ -97,62 +117,60 @@ fn run(task: Task) -> Result<()> {
 struct TestRun {
     about: String,
     targets: &'static [&'static str],
-    /// Left out, by the start of their names.
+    /// Only tests with one of these in their names, unless the user has a choice; all where there is none.
+    only: &'static [&'static str],
+    /// Left out, by a part of their names.
     skipped: &'static [&'static str],
     env: Vec<(&'static str, &'static str)>,
 }
 
-/// The runs of `cargo xtask test`, in order.
-fn test_runs(adapter: Option<&Adapter>, quick: bool) -> Vec<TestRun> {
-    let all = TestRun {
-        about: "all tests: library, integration, documentation".into(),
-        targets: &["--workspace"],
-        skipped: &[],
-        env: vec![],
-    };
+/// Tests of whatever a subgroup's size goes into: kernels that are written for one. What becomes of a call, the epilogue's functions and
+/// what is built from operators do not depend on it.
+const OF_LANES: &[&str] =
+    &["conv::", "conv_transpose::", "deform::", "involution::", "linear::", "winograd::", "golden::"];
+/// A few of them, for a width at which the software driver takes several times as long to compile a shader.
+const FEW_OF_LANES: &[&str] = &["::awkward", "conv::depthwise", "conv::grouped", "winograd::integers", "golden::"];
+/// Faults are made before a driver is asked.
+const OF_FAULTS: &[&str] = &["faults::", "lost::", "threads::"];
+
+/// The runs of `cargo xtask test`, the longest first.
+fn test_runs(adapter: Option<&Adapter>, quick: bool, swiftshader: bool) -> Vec<TestRun> {
+    // --workspace everywhere: with fewer packages cargo would choose fewer features and build the dependencies again. --tests leaves the
+    // examples out, whose code the integration tests have as modules.
+    let run = |about: &str, targets| TestRun { about: about.into(), targets, only: &[], skipped: &[], env: vec![] };
+    let all = run("library and integration tests", &["--workspace", "--tests"]);
+    let documentation = run("tests in the documentation", &["--workspace", "--doc"]);
     if quick {
-        return vec![all];
+        return vec![all, documentation];
     }
-    // --workspace here too: with fewer packages cargo would choose fewer features and build the dependencies again.
-    let integration: &[&str] = &["--workspace", "--test", "it"];
-    // What becomes of a call whose memory or device goes does not depend on the kernels' lanes or limits.
-    let skipped: &[&str] = &["faults::", "lost::", "threads::"];
-    // The vector width is the subgroup size times 32: what is right for one size only shows under another.
-    let widened = |width: &'static str| TestRun {
-        about: format!("integration tests with llvmpipe's vectors {width} bits wide"),
-        targets: integration,
-        skipped,
-        env: vec![("LP_NATIVE_VECTOR_WIDTH", width)],
-    };
+    let integration = |about: &str, env| TestRun { env, ..run(about, &["--workspace", "--test", "it"]) };
     let mut runs = vec![all];
-    if adapter.is_some_and(Adapter::is_llvmpipe) {
-        // The widest first: it takes longest.
-        runs.insert(0, widened("512"));
-        runs.extend([widened("128"), widened("256")]);
+    if let Some(llvmpipe) = adapter.filter(|adapter| adapter.is_llvmpipe()) {
+        // The vector width is the subgroup size times 32: what is right for one size only shows under another.
+        for (width, only) in [("512", FEW_OF_LANES), ("128", OF_LANES), ("256", OF_LANES)] {
+            if !llvmpipe.has_vectors_of(width) {
+                let about = format!("kernels with llvmpipe's vectors {width} bits wide");
+                runs.push(TestRun { only, ..integration(&about, vec![("LP_NATIVE_VECTOR_WIDTH", width)]) });
+            }
+        }
     }
-    runs.push(TestRun {
-        about: "integration tests under WebGPU's default limits".into(),
-        targets: integration,
-        skipped,
-        env: vec![("WGCONV_LIMITS", "default")],
-    });
+    let limits = integration("integration tests under WebGPU's default limits", vec![("WGCONV_LIMITS", "default")]);
+    runs.push(TestRun { skipped: OF_FAULTS, ..limits });
+    runs.push(documentation);
+    if swiftshader {
+        runs.insert(1, integration("integration tests on SwiftShader", adapter::SWIFTSHADER.to_vec()));
+    }
     runs
 }
 
 fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()> {
     let cargo = Cargo::new()?;
-    let runs = test_runs(adapter, quick);
+    let runs = test_runs(adapter, quick, adapter::has_swiftshader());
     let options = |run: &TestRun| ["--no-fail-fast"].iter().chain(run.targets).copied().collect::<Vec<_>>();
-
-    if let [only] = &runs[..] {
-        return match cargo.run("test", &options(only), args, &only.env)? {
-            true => Ok(()),
-            false => bail!("the tests failed"),
-        };
-    }
+    let chosen = args.iter().any(|arg| !arg.to_string_lossy().starts_with('-'));
 
     println!("\nbuilding the tests");
-    if !cargo.run("test", &["--workspace", "--no-run"], &[], &[])? {
+    if !cargo.run("test", &["--workspace", "--tests", "--no-run"], &[], &[])? {
         bail!("the tests do not build");
     }
 
@@ -165,8 +183,9 @@ fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()>
         while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
             println!("started: {}", run.about);
             let start = Instant::now();
-            let skipped = run.skipped.iter().flat_map(|name| ["--skip", name]).map(OsString::from);
-            let args: Vec<OsString> = args.iter().cloned().chain(skipped).collect();
+            let only = run.only.iter().filter(|_| !chosen).copied();
+            let names = only.chain(run.skipped.iter().flat_map(|name| ["--skip", name])).map(OsString::from);
+            let args: Vec<OsString> = args.iter().cloned().chain(names).collect();
             let (passed, text) = cargo.run_quietly("test", &options(run), &args, &run.env)?;
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
             println!("\ntest run: {} ({:.0?})\n{text}", run.about, start.elapsed());
@@ -188,6 +207,15 @@ fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()>
         return Ok(());
     }
     bail!("{} of {} test runs failed:\n  {}", failed.len(), runs.len(), failed.join("\n  "));
+}
+
+/// Tests that take more memory than some machines have.
+fn large(args: &[OsString]) -> Result<()> {
+    let args: Vec<OsString> = args.iter().cloned().chain(["--ignored".into(), "size::".into()]).collect();
+    match Cargo::new()?.run("test", &["--workspace", "--test", "it"], &args, &[])? {
+        true => Ok(()),
+        false => bail!("the tests of large tensors failed"),
+    }
 }
 
 /// Makes sure that there is an adapter, installing Mesa's software driver where that can help, and says which one it is.

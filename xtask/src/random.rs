@@ -1,13 +1,13 @@
 //! Random problems on every kernel: a few from a fresh seed, or many on all that this machine can show.
 
-use std::{env, path::Path};
+use std::env;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::{adapter::Adapter, cargo::Cargo};
-
-/// Where Debian's and Ubuntu's Chromium keeps its software Vulkan driver, a second opinion beside Mesa's.
-const SWIFTSHADER: &str = "/usr/lib/chromium/vk_swiftshader_icd.json";
+use crate::{
+    adapter::{self, Adapter},
+    cargo::Cargo,
+};
 
 /// One run of `verify --random`: what it is, how many problems, and the environment that makes it different.
 struct RandomRun {
@@ -19,7 +19,9 @@ struct RandomRun {
 fn random_runs(adapter: Option<&Adapter>, long: bool, swiftshader: bool) -> Vec<RandomRun> {
     let run = |about, problems, env| RandomRun { about, problems, env };
     if !long {
-        return vec![run("random problems", 400, vec![])];
+        let mut runs = vec![run("random problems", 400, vec![])];
+        runs.extend(swiftshader.then(|| run("SwiftShader", 100, adapter::SWIFTSHADER.to_vec())));
+        return runs;
     }
     let mut runs = vec![run("random problems", 50_000, vec![])];
     if adapter.is_some_and(Adapter::is_llvmpipe) {
@@ -30,26 +32,17 @@ fn random_runs(adapter: Option<&Adapter>, long: bool, swiftshader: bool) -> Vec<
     runs.push(run("WebGPU's default limits", 5_000, vec![("WGCONV_LIMITS", "default")]));
     runs.push(run("bindings of 4 KiB", 5_000, vec![("WGCONV_LIMITS", "4096")]));
     runs.push(run("bindings of 32 KiB", 5_000, vec![("WGCONV_LIMITS", "32768")]));
-    if swiftshader {
-        // Its name is asked for, since WGCONV_ADAPTER may name another.
-        let env = vec![("VK_ICD_FILENAMES", SWIFTSHADER), ("WGCONV_ADAPTER", "SwiftShader")];
-        runs.push(run("SwiftShader", 10_000, env));
-    }
+    runs.push(run("dispatches cut small", 2_000, vec![("WGCONV_MAX_WORK", "100000")]));
+    runs.extend(swiftshader.then(|| run("SwiftShader", 10_000, adapter::SWIFTSHADER.to_vec())));
     runs
 }
 
 /// Builds `verify` and runs it on random problems; an error where one fails.
 pub fn random(adapter: Option<&Adapter>, long: bool) -> Result<()> {
     let cargo = Cargo::new()?;
-    // The whole workspace: with fewer packages cargo would choose fewer features and build the dependencies again.
-    if !cargo.run("build", &["--workspace", "--examples"], &[], &[])? {
-        bail!("the examples do not build");
-    }
-    let xtask = env::current_exe().context("asking where this program is")?;
-    let folder = xtask.parent().context("this program lies in no folder")?;
-    let verify = folder.join("examples").join(format!("verify{}", env::consts::EXE_SUFFIX));
+    let verify = cargo.build_examples()?.join(format!("verify{}", env::consts::EXE_SUFFIX));
     let mut failed = Vec::new();
-    for run in random_runs(adapter, long, Path::new(SWIFTSHADER).exists()) {
+    for run in random_runs(adapter, long, adapter::has_swiftshader()) {
         println!("\n{}: {} problems", run.about, run.problems);
         if !cargo.run_program(&verify, &["--random", &run.problems.to_string()], &run.env)? {
             failed.push(run.about);
@@ -67,9 +60,13 @@ mod tests {
 
     #[test]
     fn a_long_run_shows_all_that_there_is() {
-        assert_eq!(random_runs(None, false, true).len(), 1);
+        assert_eq!(random_runs(None, false, true).len(), 2);
+        assert_eq!(random_runs(None, false, false).len(), 1);
         let runs = random_runs(None, true, true);
-        assert_eq!(runs.iter().map(|run| run.problems).collect::<Vec<_>>(), [50_000, 5_000, 5_000, 5_000, 10_000]);
-        assert_eq!(random_runs(None, true, false).len(), 4);
+        assert_eq!(
+            runs.iter().map(|run| run.problems).collect::<Vec<_>>(),
+            [50_000, 5_000, 5_000, 5_000, 2_000, 10_000]
+        );
+        assert_eq!(random_runs(None, true, false).len(), 5);
     }
 }

@@ -103,7 +103,7 @@ impl Bench<'_> {
         // Arrays that follow from the output are made for one of a single element.
         let (arrays, _) = arrays(&Problem { residual: false, ..p.clone() }, &vec![1; p.extents.len() + 2]);
         let refused = Tensors::upload(self.gpu, &arrays).and_then(|tensors| {
-            let operator = launch(p, None)?;
+            let operator = launch(p, self.gpu, &arrays, None)?;
             Ok(operator.candidates(&tensors).and_then(|_| operator.forward(&tensors)).map(|_| ())?)
         });
         match refused {
@@ -123,7 +123,7 @@ impl Bench<'_> {
     ) -> Result<Result<Vec<Run>, Failure>> {
         let tensors = Tensors::upload(self.gpu, arrays)?;
         let residual = residual.map(|residual| Tensor::from_array(self.gpu, residual)).transpose()?;
-        let operator = launch(p, residual.as_ref())?;
+        let operator = launch(p, self.gpu, arrays, residual.as_ref())?;
         let mut runs = Vec::new();
         for operator in operator.candidates(&tensors)? {
             let plan = operator.plan(&tensors)?;

@@ -88,7 +88,12 @@ fn draw_geometry(rng: &mut Rng, op: Op) -> (Problem, Groups) {
         _ => Groups::Fours,
     };
     let rank = match op {
-        Op::DeformConv | Op::Involution | Op::PixelShuffle | Op::UpsampleNearest => 2,
+        Op::DeformConv
+        | Op::Involution
+        | Op::SeparableConv
+        | Op::InvolutionLayer
+        | Op::PixelShuffle
+        | Op::UpsampleNearest => 2,
         Op::Linear => rng.between(0, 3),
         Op::Softmax | Op::Add | Op::Mul | Op::Activation | Op::Concat | Op::Narrow => rng.between(1, 5),
         _ => rng.pick(&[1, 2, 2, 2, 2, 3]),
@@ -97,7 +102,8 @@ fn draw_geometry(rng: &mut Rng, op: Op) -> (Problem, Groups) {
     if matches!(op, Op::Linear | Op::Softmax | Op::Add | Op::Mul | Op::Activation | Op::Concat | Op::Narrow) {
         p.kernel = Vec::new();
     }
-    let windowed = op.operator().is_some() || matches!(op, Op::MaxPool | Op::AvgPool);
+    let windowed =
+        op.operator().is_some() || matches!(op, Op::SeparableConv | Op::InvolutionLayer | Op::MaxPool | Op::AvgPool);
     if windowed {
         // A plain one, whose shaders are the fastest and the most particular, or anything.
         let plain = rng.one_in(2);
@@ -124,7 +130,13 @@ fn draw_geometry(rng: &mut Rng, op: Op) -> (Problem, Groups) {
             p.fast_math = rng.one_in(3);
         }
         Op::DeformConv => p.mask = rng.one_in(2),
+        Op::SeparableConv => p.between = rng.one_in(2),
         Op::AvgPool => p.dilation = vec![1; rank],
+        // Odd kernels keep the extents; a mean of four at most is exact.
+        Op::InvolutionLayer => {
+            p.kernel.iter_mut().for_each(|k| *k |= 1);
+            p.stride.iter_mut().for_each(|s| *s = (*s).min(2));
+        }
         _ => {}
     }
     // Another shader with it.
@@ -185,6 +197,8 @@ fn sizes(p: &mut Problem, groups: Groups, rng: &mut Rng) {
                 p.channels[0] = rng.between(100, 1500);
             }
         }
+        Op::InvolutionLayer => p.parts[0] = rng.between(1, 9),
+        Op::SeparableConv => (p.groups, p.channels) = (1, [p.c_in(), p.c_out()]),
         Op::DeformConv => {
             let divisors: Vec<usize> = (1..=p.c_in()).filter(|d| p.c_in().is_multiple_of(*d)).collect();
             p.offset_groups = if rng.one_in(2) { 1 } else { rng.pick(&divisors) };
@@ -222,6 +236,7 @@ fn pads(p: &mut Problem, rng: &mut Rng) {
         let reach = p.dilation[axis] * (p.kernel[axis] - 1);
         p.pads[axis] = match (p.op, kind) {
             (Op::GlobalAvgPool | Op::PixelShuffle | Op::UpsampleNearest, _) => (0, 0),
+            (Op::InvolutionLayer, _) => (reach / 2, reach / 2),
             (Op::MaxPool | Op::AvgPool, _) => [(0, 0), (p.kernel[axis] / 2, p.kernel[axis] / 2)][rng.below(2)],
             (_, 0) => (0, 0),
             (_, 1) => (reach / 2, reach - reach / 2),
@@ -267,7 +282,7 @@ fn shrink_to_fit(p: &mut Problem) {
 }
 
 fn epilogue(p: &mut Problem, rng: &mut Rng) {
-    let sums = p.op.operator().is_some() || p.op == Op::Linear;
+    let sums = p.has_weights();
     p.bias = sums && !rng.one_in(3);
     p.residual &= sums;
     let has_activation =
@@ -287,7 +302,10 @@ fn fill(p: &Problem, rng: &mut Rng) -> Fill {
         // Such a function of what is not finite is not part of the promise.
         13..16 if curved => Fill::Reals,
         13..16 => Fill::Spike(rng.below(3) as u8),
+        16 if p.op == Op::InvolutionLayer => Fill::Zeros,
         16 => rng.pick(&[Fill::Zeros, Fill::Alternating]),
+        // Products of three of them would be too large.
+        17 if p.op == Op::InvolutionLayer => Fill::Reals,
         17 => Fill::Huge,
         18 => rng.pick(&[Fill::Tiny, Fill::Denormal]),
         _ => Fill::Scales,

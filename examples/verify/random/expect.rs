@@ -8,11 +8,12 @@ use wgconv::reference::{
 
 use super::super::common::Result;
 use super::super::operation::{Arrays, At, SINGLE};
+use super::compound;
 use super::fill::Fill;
 use super::problem::{Op, Problem};
 
 /// The least normal f32, 2^-126: what is below may be flushed to zero.
-const LEAST: f64 = f32::MIN_POSITIVE as f64;
+pub const LEAST: f64 = f32::MIN_POSITIVE as f64;
 
 /// The reference's result.
 pub struct Expected {
@@ -31,6 +32,7 @@ pub fn output_shape(p: &Problem) -> Result<Vec<usize>> {
     }
     Ok(match p.op {
         Op::Linear => [&p.extents[..], &[p.channels[1]]].concat(),
+        Op::SeparableConv => compound::separable_shape(p)?,
         Op::MaxPool => max_pool_out_shape(&input, &max_spec(p))?,
         Op::AvgPool => avg_pool_out_shape(&input, &avg_spec(p))?,
         // The others are small enough to be computed: their rule is part of that.
@@ -65,6 +67,8 @@ fn avg_spec(p: &Problem) -> AvgPoolSpec {
 fn plain(p: &Problem, arrays: &Arrays) -> Result<ArrayD<f64>> {
     let (x, w) = (arrays.input.view(), arrays.weight.view());
     Ok(match p.op {
+        Op::SeparableConv => compound::separable(p, arrays)?,
+        Op::InvolutionLayer => compound::layer(p, arrays)?,
         Op::Linear => linear(x, w, arrays.bias.as_ref().map(|bias| bias.view()))?,
         Op::MaxPool => max_pool(x, &max_spec(p))?,
         Op::AvgPool => avg_pool(x, &avg_spec(p))?,
@@ -138,10 +142,11 @@ impl Expected {
             input: arrays.input.mapv(f32::abs),
             weight: arrays.weight.mapv(f32::abs),
             bias: arrays.bias.as_ref().map(|bias| bias.mapv(f32::abs)),
-            offset: None,
-            mask: None,
+            offset: arrays.offset.as_ref().map(|offset| offset.mapv(f32::abs)),
+            mask: arrays.mask.as_ref().map(|mask| mask.mapv(f32::abs)),
         };
         let terms = match p.op {
+            Op::SeparableConv | Op::InvolutionLayer => return compound::bounds(p, &absolute, residual),
             Op::Linear => p.channels[0] + usize::from(p.bias) + usize::from(p.residual),
             // One addition less than elements, and 2.5 ulp for the division.
             Op::AvgPool => p.taps() + 4,
@@ -212,7 +217,7 @@ fn own_error(kind: ActivationKind, x: f64) -> f64 {
 }
 
 /// The largest absolute value that is finite.
-fn largest(array: &ArrayD<f32>) -> f64 {
+pub fn largest(array: &ArrayD<f32>) -> f64 {
     array.iter().filter(|v| v.is_finite()).fold(0.0, |most, value| f64::max(most, f64::from(value.abs())))
 }
 

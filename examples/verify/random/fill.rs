@@ -154,12 +154,18 @@ pub fn arrays(p: &Problem, output: &[usize]) -> (Arrays, Option<ArrayD<f32>>) {
         input,
         weight: array(p, Role::Weight, &weight),
         bias: of(p.bias, Role::Bias, &[p.bias_len()]),
-        // Concat takes its third input here.
+        // Concat takes its third input here, a separable convolution its depthwise part with its bias as the mask, an involution layer
+        // what reduces the channels: halves, lest sums of sums outgrow what f32 holds exactly.
         offset: match p.op {
+            Op::InvolutionLayer => of(true, Role::Offset, &[p.parts[0], p.c_in(), 1, 1]),
+            Op::SeparableConv => of(true, Role::Offset, &[&[p.c_in(), 1], &p.kernel[..]].concat()),
             Op::Concat if p.parts[1] > 0 => of(true, Role::Bias, &p.with_axis(p.parts[1])),
             _ => of(deformable, Role::Offset, &fields(2)),
         },
-        mask: of(deformable && p.mask, Role::Mask, &fields(1)),
+        mask: match p.op {
+            Op::SeparableConv => of(p.bias, Role::Mask, &[p.c_in()]),
+            _ => of(deformable && p.mask, Role::Mask, &fields(1)),
+        },
     };
     (arrays, of(p.residual, Role::Residual, output))
 }

@@ -2,16 +2,18 @@
 
 use wgconv::reference::ActivationKind;
 use wgconv::{
-    Activation, Add, AvgPool, Concat, GlobalAvgPool, Linear, MaxPool, Mul, Narrow, PixelShuffle, Plan,
+    Activation, Add, AvgPool, Concat, GlobalAvgPool, Gpu, Linear, MaxPool, Mul, Narrow, PixelShuffle, Plan,
     Result as GpuResult, Softmax, Tensor, UpsampleNearest,
 };
 
 use super::super::common::Result;
 use super::super::launch::{Epilogue, Launch, Tensors, launch_with};
+use super::super::operation::Arrays;
+use super::compound;
 use super::problem::{Op, Problem};
 
 /// The library's operator for a problem.
-pub fn launch(p: &Problem, residual: Option<&Tensor>) -> Result<Box<dyn Launch>> {
+pub fn launch(p: &Problem, gpu: &Gpu, arrays: &Arrays, residual: Option<&Tensor>) -> Result<Box<dyn Launch>> {
     let activation = activation(p.activation);
     if let Some(operation) = p.operation() {
         return launch_with(&operation, &Epilogue { activation, residual: residual.cloned() });
@@ -21,6 +23,8 @@ pub fn launch(p: &Problem, residual: Option<&Tensor>) -> Result<Box<dyn Launch>>
             let linear = Linear::new().activation(activation);
             Box::new(residual.map_or(linear.clone(), |residual| linear.residual(residual)))
         }
+        (Op::SeparableConv, _) => compound::launch_separable(p, activation, residual),
+        (Op::InvolutionLayer, _) => compound::launch_layer(p, (gpu, arrays), activation, residual)?,
         (Op::MaxPool | Op::AvgPool, 1) => pool::<1>(p, activation)?,
         (Op::MaxPool | Op::AvgPool, 2) => pool::<2>(p, activation)?,
         (Op::MaxPool | Op::AvgPool, _) => pool::<3>(p, activation)?,

@@ -1,6 +1,7 @@
 //! Random problems over all operators, on every kernel that can take them, against the CPU reference: `verify --random 1000 --seed 7`.
 
 pub mod check;
+mod compound;
 pub mod draw;
 mod expect;
 pub mod fill;

@@ -15,6 +15,8 @@ pub enum Op {
     ConvTranspose,
     DeformConv,
     Involution,
+    SeparableConv,
+    InvolutionLayer,
     Linear,
     MaxPool,
     AvgPool,
@@ -31,11 +33,13 @@ pub enum Op {
 
 impl Op {
     /// All of them, with how often each is drawn.
-    pub const ALL: [(Op, u64); 16] = [
+    pub const ALL: [(Op, u64); 18] = [
         (Op::Conv, 44),
         (Op::ConvTranspose, 14),
         (Op::DeformConv, 10),
         (Op::Involution, 10),
+        (Op::SeparableConv, 6),
+        (Op::InvolutionLayer, 6),
         (Op::Linear, 6),
         (Op::MaxPool, 2),
         (Op::AvgPool, 2),
@@ -56,6 +60,8 @@ impl Op {
             Op::ConvTranspose => "conv_transpose",
             Op::DeformConv => "deform_conv",
             Op::Involution => "involution",
+            Op::SeparableConv => "separable_conv",
+            Op::InvolutionLayer => "involution_layer",
             Op::Linear => "linear",
             Op::MaxPool => "max_pool",
             Op::AvgPool => "avg_pool",
@@ -111,11 +117,14 @@ pub struct Problem {
     pub flip: bool,
     pub fast_math: bool,
     pub mask: bool,
+    /// ReLU between the two parts of a separable convolution.
+    pub between: bool,
     pub ceil: bool,
     pub include_pad: bool,
     /// Of softmax, concat and narrow.
     pub axis: usize,
-    /// Lengths of the second and third input of concat, start and end left out of narrow, factors of the image operators.
+    /// Lengths of the second and third input of concat, start and end left out of narrow, factors of the image operators; the channels that
+    /// an involution layer spans its kernels from.
     pub parts: [usize; 2],
     /// Axes of the two arguments of add and mul that are broadcast, a bit each; [`Problem::leading`] axes of the second are left out.
     pub spread: [u32; 2],
@@ -147,6 +156,7 @@ impl Problem {
             flip: false,
             fast_math: false,
             mask: false,
+            between: false,
             ceil: false,
             include_pad: false,
             axis: 0,
@@ -196,7 +206,12 @@ impl Problem {
         let images = |channels: usize| [&[self.batch, channels], &self.extents[..]].concat();
         match self.op {
             Op::Conv | Op::ConvTranspose | Op::DeformConv | Op::Involution => images(self.c_in()),
-            Op::MaxPool | Op::AvgPool | Op::GlobalAvgPool | Op::UpsampleNearest => images(self.c_in()),
+            Op::SeparableConv
+            | Op::InvolutionLayer
+            | Op::MaxPool
+            | Op::AvgPool
+            | Op::GlobalAvgPool
+            | Op::UpsampleNearest => images(self.c_in()),
             Op::PixelShuffle => images(self.c_in() * self.parts[0] * self.parts[0]),
             Op::Linear => [&self.extents[..], &[self.channels[0]]].concat(),
             Op::Add | Op::Mul => self.spread(0),
@@ -230,6 +245,10 @@ impl Problem {
             Op::Involution => {
                 Some([&[self.batch, self.groups], &self.kernel[..], &output[output.len().min(2)..]].concat())
             }
+            // What spans the kernels.
+            Op::InvolutionLayer => Some(vec![self.groups * self.taps(), self.parts[0], 1, 1]),
+            // Of its pointwise part.
+            Op::SeparableConv => Some(vec![og, cg, 1, 1]),
             Op::Linear => Some(vec![og, cg]),
             Op::Add | Op::Mul => Some(self.spread(1)),
             Op::Concat => Some(self.with_axis(self.parts[0])),
@@ -237,10 +256,16 @@ impl Problem {
         }
     }
 
+    /// Whether it sums products with weights.
+    pub fn has_weights(&self) -> bool {
+        self.op.operator().is_some() || matches!(self.op, Op::Linear | Op::SeparableConv | Op::InvolutionLayer)
+    }
+
     /// Channels of the bias.
     pub fn bias_len(&self) -> usize {
         match self.op {
             Op::Involution => self.c_in(),
+            Op::InvolutionLayer => self.groups * self.taps(),
             Op::Linear => self.channels[1],
             _ => self.c_out(),
         }
@@ -269,6 +294,13 @@ impl Problem {
             Op::Conv | Op::ConvTranspose => self.groups * self.channels[0] * self.channels[1],
             Op::DeformConv => self.groups * self.channels[0] * (self.channels[1] + 8),
             Op::Involution => self.c_in() + 4 * self.groups,
+            Op::InvolutionLayer => {
+                let kernels = self.c_in() * self.parts[0] + self.groups * self.taps() * self.parts[0];
+                return positions * (kernels + self.c_in() * self.taps()) + product(&self.input_shape());
+            }
+            Op::SeparableConv => {
+                return positions * self.c_in() * (self.taps() + self.c_out()) + product(&self.input_shape());
+            }
             Op::Linear => self.channels[0] * self.channels[1] + self.channels[0] + self.channels[1],
             Op::PixelShuffle | Op::UpsampleNearest => self.c_in() * self.parts[0] * self.parts[1].max(self.parts[0]),
             _ => self.c_in(),
@@ -283,7 +315,7 @@ impl fmt::Display for Problem {
     /// What is not at its least.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} input {:?}", self.op.name(), self.input_shape())?;
-        if self.op.operator().is_some() || self.op == Op::Linear {
+        if self.has_weights() {
             write!(f, " channels a group {:?} kernel {:?}", self.channels, self.kernel)?;
         }
         let least = Self::new(self.op, self.extents.len());
@@ -294,10 +326,10 @@ impl fmt::Display for Problem {
                 })*
             };
         }
-        if self.op.operator().is_none() && self.op != Op::Linear {
+        if !self.has_weights() {
             fields!(kernel);
         }
-        fields!(groups offset_groups stride dilation pads output_padding border flip fast_math mask ceil include_pad);
+        fields!(groups offset_groups stride dilation pads output_padding border flip fast_math mask between ceil include_pad);
         fields!(axis parts spread leading bias residual activation fill);
         write!(f, " values {:#x}", self.seed)
     }

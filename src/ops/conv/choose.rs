@@ -84,5 +84,5 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvKernel, profile
             (None, direct::steps(p, epilogue, profile)?, Vec::new())
         }
     };
-    Ok(Plan { op: p.op, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps })
+    Ok(Plan { op: p.op, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps }.cut(profile))
 }

@@ -83,5 +83,5 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: ConvTransposeKernel
             (Some(gemm.pack(1, &layout)), steps, scratch)
         }
     };
-    Ok(Plan { op: p.op, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps })
+    Ok(Plan { op: p.op, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps }.cut(profile))
 }

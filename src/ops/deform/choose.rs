@@ -61,5 +61,5 @@ pub(crate) fn plan(
         }
         _ => (None, direct::steps(p, epilogue, has_mask, profile)?, Vec::new()),
     };
-    Ok(Plan { op: OP, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps })
+    Ok(Plan { op: OP, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps }.cut(profile))
 }

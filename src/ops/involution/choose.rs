@@ -130,5 +130,6 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: InvolutionKernel, p
         }
     };
     let steps = parts::steps(p, epilogue, profile, &threads)?;
-    Ok(Plan { op: OP, kernel: kernel.name(), output: p.output_shape(), pack: None, scratch: Vec::new(), steps })
+    Ok(Plan { op: OP, kernel: kernel.name(), output: p.output_shape(), pack: None, scratch: Vec::new(), steps }
+        .cut(profile))
 }

@@ -135,5 +135,5 @@ pub(crate) fn plan(p: &Problem, reduced: u64, epilogue: &Epilogue, profile: &Pro
         }
     };
     let steps = ranges(p.batch.into(), each).map(step).collect();
-    Plan { op: OP, kernel: "fused", output: p.output_shape(), pack: None, scratch: Vec::new(), steps }
+    Plan { op: OP, kernel: "fused", output: p.output_shape(), pack: None, scratch: Vec::new(), steps }.cut(profile)
 }

@@ -12,7 +12,7 @@ use crate::ops::options::PerAxis;
 use crate::ops::pool::AvgPool2d;
 use crate::ops::same_gpu;
 use crate::plan::Plan;
-use crate::run::{Call, warm_up};
+use crate::run::{Call, Encoded, warm_up};
 use crate::tensor::Tensor;
 
 use super::problem::Problem;
@@ -199,14 +199,18 @@ impl InvolutionLayer {
 
     /// What the kernels are spanned from, `[N, Cr, Ho, Wo]`, for an input that was checked.
     fn reduced(&self, input: &Tensor) -> Result<Tensor> {
+        let pooled = self.pool().map_or(Ok(input.clone()), |pool| pool.forward(input))?;
+        self.reducing().forward(&pooled, &self.reduce, Some(&self.reduce_bias))
+    }
+
+    /// None where the stride is 1.
+    fn pool(&self) -> Option<AvgPool2d> {
         let PerAxis(stride) = self.involution.stride;
-        let pooled = if stride == [1, 1] {
-            input.clone()
-        } else {
-            AvgPool2d::new(stride).ceil_mode(true).count_include_pad(false).forward(input)?
-        };
-        let reduce = Conv2d::new().activation(Activation::Relu);
-        reduce.forward(&pooled, &self.reduce, Some(&self.reduce_bias))
+        (stride != [1, 1]).then(|| AvgPool2d::new(stride).ceil_mode(true).count_include_pad(false))
+    }
+
+    fn reducing(&self) -> Conv2d {
+        Conv2d::new().activation(Activation::Relu)
     }
 
     fn fused_plan(&self, problem: &Problem) -> Plan {
@@ -214,16 +218,40 @@ impl InvolutionLayer {
         fused::plan(problem, self.reduce.shape()[0] as u64, &epilogue, self.reduce.gpu().profile())
     }
 
-    /// Runs the fused call: reducing first, then all the rest in one.
-    fn with_fused<T>(&self, problem: &Problem, input: &Tensor, run: impl FnOnce(Call<'_>) -> Result<T>) -> Result<T> {
+    /// Runs what is behind the reducing, all of it in one call.
+    fn with_fused<T>(
+        &self,
+        problem: &Problem,
+        (input, reduced): (&Tensor, &Tensor),
+        run: impl FnOnce(Call<'_>) -> Result<T>,
+    ) -> Result<T> {
         let plan = self.fused_plan(problem);
-        let reduced = self.reduced(input)?;
         let residual = self.involution.residual.as_ref();
         expect_shape(OP, "residual", residual.map(Tensor::shape), &plan.output)?;
-        let tensors = [Some(input), Some(&reduced), Some(&self.packed_span), self.span_bias.as_ref(), residual];
+        let tensors = [Some(input), Some(reduced), Some(&self.packed_span), self.span_bias.as_ref(), residual];
         let args: Vec<_> = fused::ARGUMENTS.into_iter().zip(tensors).collect();
         same_gpu(OP, &args)?;
         run(Call { gpu: input.gpu().clone(), plan, args: &args })
+    }
+
+    /// What a call would dispatch: the plans of its parts in order, from the pooling, where there is a stride, to the involution.
+    ///
+    /// # Errors
+    /// As [`InvolutionLayer::forward`].
+    pub fn plan(&self, input: &[usize]) -> Result<Vec<Plan>> {
+        let (problem, profile) = (self.problem(input)?, self.reduce.gpu().profile());
+        let (output, reduce, span) = (problem.output_shape(), self.reduce.shape(), self.span.shape());
+        let of_channels = |channels: usize| [output[0], channels, output[2], output[3]];
+        let pool = self.pool().map(|pool| pool.plan(profile, input)).transpose()?;
+        let mut plans: Vec<Plan> = pool.into_iter().collect();
+        plans.push(self.reducing().plan(profile, &of_channels(self.channels), reduce)?);
+        if self.takes_fused(&problem, input)? {
+            plans.push(self.fused_plan(&problem));
+        } else {
+            plans.push(Conv2d::new().plan(profile, &of_channels(reduce[0]), span)?);
+            plans.push(self.involution.plan(profile, input, &of_channels(span[0]))?);
+        }
+        Ok(plans)
     }
 
     /// Compiles the kernels of such calls ahead, several at a time: they then compile nothing.
@@ -232,14 +260,10 @@ impl InvolutionLayer {
     /// As [`InvolutionLayer::forward`].
     pub fn warm_up(&self, input: &[usize]) -> Result<()> {
         let (gpu, problem) = (self.reduce.gpu(), self.problem(input)?);
-        let output = problem.output_shape();
+        let (output, reduce, span) = (problem.output_shape(), self.reduce.shape(), self.span.shape());
         let of_channels = |channels: usize| [output[0], channels, output[2], output[3]];
-        let PerAxis(stride) = self.involution.stride;
-        if stride != [1, 1] {
-            AvgPool2d::new(stride).ceil_mode(true).count_include_pad(false).warm_up(gpu, input)?;
-        }
-        let (reduce, span) = (self.reduce.shape(), self.span.shape());
-        Conv2d::new().activation(Activation::Relu).warm_up(gpu, &of_channels(self.channels), reduce, true)?;
+        self.pool().map_or(Ok(()), |pool| pool.warm_up(gpu, input))?;
+        self.reducing().warm_up(gpu, &of_channels(self.channels), reduce, true)?;
         if self.takes_fused(&problem, input)? {
             return warm_up(gpu, &self.fused_plan(&problem));
         }
@@ -255,7 +279,7 @@ impl InvolutionLayer {
     pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let problem = self.problem(input.shape())?;
         match self.takes_fused(&problem, input.shape())? {
-            true => self.with_fused(&problem, input, |call| call.forward()),
+            true => self.with_fused(&problem, (input, &self.reduced(input)?), |call| call.forward()),
             false => self.involution.forward(input, &self.spanned(input)?, None),
         }
     }
@@ -267,8 +291,30 @@ impl InvolutionLayer {
     pub fn forward_into(&self, input: &Tensor, output: &Tensor) -> Result<()> {
         let problem = self.problem(input.shape())?;
         match self.takes_fused(&problem, input.shape())? {
-            true => self.with_fused(&problem, input, |call| call.forward_into(output)),
+            true => self.with_fused(&problem, (input, &self.reduced(input)?), |call| call.forward_into(output)),
             false => self.involution.forward_into(input, &self.spanned(input)?, None, output),
         }
+    }
+
+    /// The same into the caller's command encoder.
+    ///
+    /// # Errors
+    /// As [`InvolutionLayer::forward`].
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, input: &Tensor) -> Result<Encoded> {
+        let problem = self.problem(input.shape())?;
+        let is_fused = self.takes_fused(&problem, input.shape())?;
+        let pooled = self.pool().map(|pool| pool.encode(encoder, input)).transpose()?;
+        let pooled_or_input = pooled.as_ref().map_or(input, Encoded::output);
+        let mut before = self.reducing().encode(encoder, pooled_or_input, &self.reduce, Some(&self.reduce_bias))?;
+        if let Some(pooled) = pooled {
+            before = before.after(pooled);
+        }
+        if is_fused {
+            let last = self.with_fused(&problem, (input, before.output()), |call| call.encode(encoder))?;
+            return Ok(last.after(before));
+        }
+        let spanned = Conv2d::new().encode(encoder, before.output(), &self.span, self.span_bias.as_ref())?;
+        let last = self.involution.encode(encoder, input, spanned.output(), None)?;
+        Ok(last.after(spanned).after(before))
     }
 }

@@ -101,7 +101,7 @@ impl GlobalAvgPool {
             }
         }
         let kernel = if shared { "global" } else { "global, a thread a plane" };
-        Ok(Plan { op: OP, kernel, output, pack: None, scratch: Vec::new(), steps })
+        Ok(Plan { op: OP, kernel, output, pack: None, scratch: Vec::new(), steps }.cut(profile))
     }
 
     fn step(

@@ -71,7 +71,8 @@ pub(crate) fn plan(p: &Problem, reduction: Reduction, activation: Activation, pr
             }
         }
     }
-    Ok(Plan { op: p.op, kernel: "window", output: p.output_shape.clone(), pack: None, scratch: Vec::new(), steps })
+    Ok(Plan { op: p.op, kernel: "window", output: p.output_shape.clone(), pack: None, scratch: Vec::new(), steps }
+        .cut(profile))
 }
 
 /// Elements of one step along the outermost spatial axis.

@@ -77,6 +77,7 @@ impl<'a> Fused<'a> {
         let layout = WeightLayout { group: gemm.c_out * gemm.c_in, output: gemm.c_in, input: 1, flip: false };
         let pack = Some(tiled::pack(gemm, &self.tiling, POINTWISE, &layout));
         Plan { op: OP, kernel: "fused", output: gemm.output_shape.clone(), pack, scratch: Vec::new(), steps }
+            .cut(self.profile)
     }
 
     fn step(
