@@ -33,6 +33,8 @@ pub mod blocks;
 mod cache;
 mod error;
 mod faults;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gpu;
 mod guard;
 #[cfg(test)]
