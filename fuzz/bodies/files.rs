@@ -95,7 +95,9 @@ fn frames(contents: &[u8]) {
     let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
     for pair in files.windows(2) {
         let (a, b) = (parts(&name(&pair[0])), parts(&name(&pair[1])));
-        if let Some(((true, a), (true, b))) = a.iter().zip(&b).find(|(a, b)| a != b).map(|(a, b)| (a.clone(), b.clone())) {
+        if let Some(((true, a), (true, b))) =
+            a.iter().zip(&b).find(|(a, b)| a != b).map(|(a, b)| (a.clone(), b.clone()))
+        {
             assert!((a.len(), &a) < (b.len(), &b), "{files:?}");
         }
     }

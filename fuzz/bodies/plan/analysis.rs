@@ -1,9 +1,7 @@
 //! What is worked out of stacks and shapes without running anything: receptive fields, gridding, hybrid dilation, costs.
 
 use wgconv::analysis::cost::{self, Cost, Options};
-use wgconv::analysis::{
-    GriddingMap, HdcGroup, Layer, effective_kernel, hdc, propose_rates, receptive_field,
-};
+use wgconv::analysis::{GriddingMap, HdcGroup, Layer, effective_kernel, hdc, propose_rates, receptive_field};
 use wgconv::blocks::{
     AsppConfig, BottleneckConfig, DeformConfig, LocalAttentionConfig, Middle, RfbConfig, WaveNetConfig,
 };
@@ -34,7 +32,12 @@ pub fn fields(bytes: &mut Bytes<'_>) {
             size = size.saturating_add((kernel - 1).saturating_mul(dilation).saturating_mul(jump));
             start = start.saturating_sub(padding.saturating_mul(jump));
             jump = jump.saturating_mul(stride);
-            most = most.max(size).max(jump).max(-start).max(padding).max((kernel - 1).saturating_mul(dilation));
+            most = most
+                .max(size)
+                .max(jump)
+                .max(start.saturating_neg())
+                .max(padding)
+                .max((kernel - 1).saturating_mul(dilation));
         }
         fits &= size <= usize::MAX as i128;
         short &= most <= i64::MAX as i128;
@@ -54,7 +57,7 @@ pub fn fields(bytes: &mut Bytes<'_>) {
         assert!(fields[0] * fields[1] > MOST_GRID || map.counts().is_ok(), "{drawn:?}");
     }
     let (kernel, dilation) = (bytes.extent(), bytes.extent());
-    let window = (kernel as i128 - 1).saturating_mul(dilation as i128) + 1;
+    let window = (kernel as i128 - 1).saturating_mul(dilation as i128).saturating_add(1);
     let window = Some(window).filter(|&window| kernel > 0 && dilation > 0 && window <= usize::MAX as i128);
     assert_eq!(effective_kernel(kernel, dilation).ok().map(|window| window as i128), window, "{kernel} {dilation}");
 }
@@ -79,13 +82,19 @@ pub fn rates(bytes: &mut Bytes<'_>) {
     assert_eq!(report.is_ok(), valid && kernel > 0, "{rates:?}, {kernel}");
     if let Ok(report) = report {
         assert_eq!(report.holds(), report.to_string() == "HDC holds");
-        assert_eq!(report.groups().iter().flat_map(HdcGroup::rates).collect::<Vec<_>>(), rates.iter().collect::<Vec<_>>());
+        assert_eq!(
+            report.groups().iter().flat_map(HdcGroup::rates).collect::<Vec<_>>(),
+            rates.iter().collect::<Vec<_>>()
+        );
     }
     let field = bytes.extent();
     if let Ok(proposed) = propose_rates(field, kernel) {
         let sum: i128 = proposed.iter().map(|&rate| rate as i128).sum();
         let (field, grow) = (field as i128, kernel as i128 - 1);
-        assert!(1 + grow * sum >= field && (sum == 0 || 1 + grow * (sum - 1) < field), "{field}, {kernel}: {proposed:?}");
+        assert!(
+            1 + grow * sum >= field && (sum == 0 || 1 + grow * (sum - 1) < field),
+            "{field}, {kernel}: {proposed:?}"
+        );
         assert!(proposed.is_sorted() && proposed.first().is_none_or(|&first| first == 1), "{proposed:?}");
     }
 }
@@ -113,19 +122,22 @@ pub fn costs(bytes: &mut Bytes<'_>) {
     let plain = Options::<2>::new().stride(steps.stride);
     let more = plain.dilation(steps.dilation).groups(groups).output_padding([b, c]).padding([a, b]);
     let pool = plain.padding(a).ceil_mode(bytes.flag());
-    let (square, all) = ([b, b], [
-        cost::conv_transpose(&x, &w, &more),
-        cost::deform_conv2d(&x, &w, &offsets),
-        cost::separable(&x, &w, &[c, w.first().copied().unwrap_or(0), 1, 1], &plain.padding(Padding::Same)),
-        cost::spatially_separable(&x, &[a, cg, b, 1], &[c, a, 1, b], &plain),
-        cost::max_pool(&x, [b, c], &pool),
-        cost::avg_pool(&x, [b, c], &pool),
-        cost::global_avg_pool(&x),
-        cost::linear(&x, &w, true),
-        cost::add(&x),
-        cost::involution2d(&x, [b, c], &options.bias(false)),
-        cost::involution_layer(&x, [b, c], a, &options),
-    ]);
+    let (square, all) = (
+        [b, b],
+        [
+            cost::conv_transpose(&x, &w, &more),
+            cost::deform_conv2d(&x, &w, &offsets),
+            cost::separable(&x, &w, &[c, w.first().copied().unwrap_or(0), 1, 1], &plain.padding(Padding::Same)),
+            cost::spatially_separable(&x, &[a, cg, b, 1], &[c, a, 1, b], &plain),
+            cost::max_pool(&x, [b, c], &pool),
+            cost::avg_pool(&x, [b, c], &pool),
+            cost::global_avg_pool(&x),
+            cost::linear(&x, &w, true),
+            cost::add(&x),
+            cost::involution2d(&x, [b, c], &options.bias(false)),
+            cost::involution_layer(&x, [b, c], a, &options),
+        ],
+    );
     all.into_iter().chain(blocks(bytes, &x, square)).for_each(shown);
 }
 

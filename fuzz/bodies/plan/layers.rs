@@ -1,12 +1,13 @@
 //! Transposed convolution, pools and the other operators of a network.
 
+use wgconv::reference::{ConvTransposeSpec, MaxPoolSpec, conv_transpose_out_shape, max_pool_out_shape};
 use wgconv::{
     Activation, Add, AvgPool, Concat, ConvTranspose, ConvTransposeKernel, GlobalAvgPool, Linear, LinearKernel, MaxPool,
     Mul, Narrow, PixelShuffle, Profile, Sides, Softmax, UpsampleNearest,
 };
 
 use super::bytes::Bytes;
-use super::check::{Expected, volume, wide};
+use super::check::{Expected, bias, volume, wide};
 use super::windows::{activation, split};
 
 pub fn conv_transpose<const R: usize>(bytes: &mut Bytes<'_>, profile: &Profile) {
@@ -37,9 +38,20 @@ pub fn conv_transpose<const R: usize>(bytes: &mut Bytes<'_>, profile: &Profile) 
             expected.longest = expected.longest.max(full);
             output.push(out);
         }
-        expected.arguments = vec![wide(&input), wide(&weight), vec![output[1]], output.clone()];
+        expected.arguments = vec![wide(&input), wide(&weight), bias(output[1], profile), output.clone()];
         expected.output = Some(output).filter(|_| fits);
     }
+    expected.reference(conv_transpose_out_shape(
+        &input,
+        &weight,
+        &ConvTransposeSpec {
+            stride: stride.to_vec(),
+            dilation: dilation.to_vec(),
+            pads: sides.to_vec(),
+            output_padding: more.to_vec(),
+            groups,
+        },
+    ));
     if expected.shape(op, &layer.output_shape(&input, &weight), profile) {
         let all = [ConvTransposeKernel::Direct, ConvTransposeKernel::Subgroup];
         expected.plans(op, profile, (layer.candidates(profile, &input, &weight), &all), |kernel| {
@@ -75,10 +87,19 @@ pub fn pool<const R: usize>(bytes: &mut Bytes<'_>, profile: &Profile) {
             }
             fits &= windows > 0;
             output.push(windows);
-            expected.longest = expected.longest.max(padded);
+            // In ceil mode a window may be longer than the input, by less than the stride.
+            expected.longest = expected.longest.max(padded).max(padded.saturating_sub(room));
         }
         expected.output = Some(output).filter(|_| fits);
     }
+    let of_reference = MaxPoolSpec {
+        kernel: kernel.to_vec(),
+        stride: stride.unwrap_or(kernel).to_vec(),
+        padding: padding.to_vec(),
+        dilation: dilation.to_vec(),
+        ceil_mode: ceil,
+    };
+    expected.reference(max_pool_out_shape(&input, &of_reference));
     if is_max {
         let op = ["max_pool1d", "max_pool2d", "max_pool3d"][R - 1];
         let pool = MaxPool::<R>::new(kernel).dilation(dilation).padding(padding).ceil_mode(ceil).activation(activation);
@@ -110,7 +131,7 @@ pub fn pointwise(bytes: &mut Bytes<'_>, profile: &Profile) {
     }
     let axis = bytes.byte() as i8 as isize;
     let rank = input.len() as isize;
-    let axis = if axis < -100 { isize::MIN + axis + 128 } else { axis % 12 };
+    let axis = if axis < -100 { isize::MIN + (axis + 128) } else { axis % 12 };
     let expected = of(same.output.clone().filter(|_| (-rank..rank).contains(&axis)));
     let softmax = Softmax::new(axis);
     if expected.shape("softmax", &softmax.output_shape(&input), profile) {
@@ -133,8 +154,7 @@ pub fn linear(bytes: &mut Bytes<'_>, profile: &Profile) {
     bytes.spoil(&mut input);
     let fits = weight.len() == 2 && !weight.contains(&0) && !input.contains(&0) && input.last() == weight.last();
     let output = fits.then(|| [&wide(&input)[..input.len() - 1], &[weight[0] as i128]].concat());
-    let bias = wide(weight.get(..1).unwrap_or_default());
-    let arguments = vec![wide(&input), wide(&weight), bias, output.clone().unwrap_or_default()];
+    let arguments = vec![wide(&input), wide(&weight), Vec::new(), output.clone().unwrap_or_default()];
     let expected = Expected { output, arguments, longest: 0 };
     let linear = Linear::new().activation(activation(bytes));
     if expected.shape("linear", &linear.output_shape(&input, &weight), profile) {
@@ -219,7 +239,9 @@ pub fn rearrange(bytes: &mut Bytes<'_>, profile: &Profile) {
         0 => {
             let fits = full && shape.get(a).is_some_and(|&extent| wide_c > 0 && wide_b + wide_c <= extent);
             let mut output = shape.clone();
-            shape.get(a).inspect(|_| output[a] = wide_c);
+            if let Some(extent) = output.get_mut(a) {
+                *extent = wide_c;
+            }
             let (expected, narrow) = (of(fits.then_some(output)), Narrow::new(a, b, c));
             if expected.shape("narrow", &narrow.output_shape(&input), profile) {
                 expected.plan("narrow", profile, narrow.plan(profile, &input));
@@ -239,9 +261,8 @@ pub fn rearrange(bytes: &mut Bytes<'_>, profile: &Profile) {
         _ => {
             let factors = [b, c];
             let fits = full && shape.len() == 4 && !factors.contains(&0);
-            let output = fits.then(|| {
-                vec![shape[0], shape[1], volume(&[shape[2], wide_b]), volume(&[shape[3], wide_c])]
-            });
+            let output =
+                fits.then(|| vec![shape[0], shape[1], volume(&[shape[2], wide_b]), volume(&[shape[3], wide_c])]);
             let (expected, upsample) = (of(output), UpsampleNearest::new(factors));
             if expected.shape("upsample_nearest", &upsample.output_shape(&input), profile) {
                 expected.plan("upsample_nearest", profile, upsample.plan(profile, &input));

@@ -1,12 +1,13 @@
 //! Convolution, deformable and separable convolution and involution: whatever slides a window over zeros or another border.
 
+use wgconv::reference::{BorderMode, ConvSpec, conv_out_shape};
 use wgconv::{
     Activation, Border, Conv, ConvKernel, DeformConv2d, DeformKernel, Involution2d, InvolutionKernel, Padding, Profile,
     SeparableConv2d, SeparableKernel,
 };
 
 use super::bytes::Bytes;
-use super::check::{Expected, volume, wide};
+use super::check::{Expected, bias, volume, wide};
 
 /// Stride, dilation and padding of a window, drawn and as the library takes them.
 pub struct Steps<const R: usize> {
@@ -46,6 +47,11 @@ impl<const R: usize> Steps<R> {
             Padding::Explicit(sides) => (sides[axis].0 as i128, sides[axis].1 as i128),
             _ => (0, 0),
         }
+    }
+
+    /// What the CPU reference takes: padding as numbers, where it was drawn so.
+    fn explicit(&self) -> Option<Vec<(usize, usize)>> {
+        if let Padding::Explicit(sides) = self.padding { Some(sides.to_vec()) } else { None }
     }
 
     /// PyTorch's output extents, none where there is no window, and the longest padded extent.
@@ -101,7 +107,7 @@ fn convolved<const R: usize>(
         return (None, 0);
     };
     let groups = groups as i128;
-    let grouped = groups > 0 && c_in % groups == 0 && c_out % groups == 0 && cg * groups == c_in;
+    let grouped = groups > 0 && c_in % groups == 0 && c_out % groups == 0 && cg.saturating_mul(groups) == c_in;
     let (output, longest) = steps.windows(&extents, &kernel, border);
     (output.filter(|_| grouped).map(|output| [vec![batch, c_out], output].concat()), longest)
 }
@@ -121,9 +127,21 @@ pub fn conv<const R: usize>(bytes: &mut Bytes<'_>, profile: &Profile) {
     let conv = Conv::<R>::new().stride(steps.stride).dilation(steps.dilation).padding(steps.padding).groups(groups);
     let conv = conv.border(border).flip_kernel(bytes.flag()).fast_math(bytes.flag()).activation(activation(bytes));
     let (output, longest) = convolved((&input, &weight, groups), &steps, border);
-    let bias = wide(weight.get(..1).unwrap_or_default());
-    let arguments = vec![wide(&input), wide(&weight), bias, output.clone().unwrap_or_default()];
+    let channels = output.as_ref().map_or(1, |output| output[1]);
+    let output_or_none = output.clone().unwrap_or_default();
+    let arguments = vec![wide(&input), wide(&weight), bias(channels, profile), output_or_none];
     let expected = Expected { output, arguments, longest };
+    if let Some(pads) = steps.explicit() {
+        let border = match border {
+            Border::Reflect => BorderMode::Reflect,
+            Border::Replicate => BorderMode::Replicate,
+            Border::Circular => BorderMode::Circular,
+            _ => BorderMode::Zeros,
+        };
+        let (stride, dilation) = (steps.stride.to_vec(), steps.dilation.to_vec());
+        let spec = ConvSpec { stride, dilation, pads, groups, border, flip_kernel: false };
+        expected.reference(conv_out_shape(&input, &weight, &spec));
+    }
     if expected.shape(op, &conv.output_shape(&input, &weight), profile) {
         let candidates = conv.candidates(profile, &input, &weight);
         expected.plans(op, profile, (candidates, &ALL), |kernel| {
@@ -150,7 +168,8 @@ pub fn deform(bytes: &mut Bytes<'_>, profile: &Profile) {
             let channels = volume(&[count, each, weight[2], weight[3]]);
             vec![output[0], channels, output[2], output[3]]
         };
-        arguments = vec![wide(&input), field(2), weight.clone(), vec![weight[0]], field(1), output.clone()];
+        let bias = bias(weight[0], profile);
+        arguments = vec![wide(&input), field(2), weight.clone(), bias, field(1), output.clone()];
     }
     let expected = Expected { output, arguments, longest };
     if expected.shape(op, &deform.output_shape(&input, &weight), profile) {
@@ -159,9 +178,7 @@ pub fn deform(bytes: &mut Bytes<'_>, profile: &Profile) {
             op,
             profile,
             (candidates, &[DeformKernel::Direct, DeformKernel::Sliced, DeformKernel::Fused]),
-            |kernel| {
-                deform.clone().kernel(kernel.unwrap_or_default()).plan(profile, &input, &weight, has_mask)
-            },
+            |kernel| deform.clone().kernel(kernel.unwrap_or_default()).plan(profile, &input, &weight, has_mask),
         );
     }
 }
@@ -177,7 +194,8 @@ pub fn involution(bytes: &mut Bytes<'_>, profile: &Profile) {
     if bytes.byte() > 240 {
         groups = bytes.extent();
     }
-    let windows = split::<2>(&input).map(|(head, extents)| (head, steps.windows(&extents, &wide(&kernel), Border::Zeros)));
+    let windows =
+        split::<2>(&input).map(|(head, extents)| (head, steps.windows(&extents, &wide(&kernel), Border::Zeros)));
     let narrow = |size: i128| usize::try_from(size).unwrap_or(usize::MAX);
     // The weight that goes with that, with its six axes or with four.
     let [out_h, out_w] = match &windows {
@@ -188,8 +206,7 @@ pub fn involution(bytes: &mut Bytes<'_>, profile: &Profile) {
     let six = bytes.flag();
     let channels = groups.saturating_mul(kh).saturating_mul(kw);
     let batch = input.first().copied().unwrap_or(1);
-    let mut weight =
-        if six { vec![batch, groups, kh, kw, out_h, out_w] } else { vec![batch, channels, out_h, out_w] };
+    let mut weight = if six { vec![batch, groups, kh, kw, out_h, out_w] } else { vec![batch, channels, out_h, out_w] };
     bytes.spoil(&mut weight);
     let involution = Involution2d::new().stride(steps.stride).dilation(steps.dilation).padding(steps.padding);
     let mut involution = involution.groups(groups).activation(activation(bytes));
@@ -241,7 +258,7 @@ pub fn separable(bytes: &mut Bytes<'_>, profile: &Profile) {
         shape[1] = pointwise[0] as i128;
         shape
     });
-    let vector = |shape: &[usize]| wide(shape.get(..1).unwrap_or_default());
+    let vector = |shape: &[usize]| bias(shape.first().map_or(1, |&channels| channels as i128), profile);
     let fused = vec![
         wide(&input),
         wide(&depthwise),
