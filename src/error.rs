@@ -25,7 +25,7 @@ pub enum Error {
         argument: &'static str,
         /// Bytes that it needs; `u64::MAX` where the count itself overflows.
         bytes: u64,
-        /// wgpu's name of the limit.
+        /// wgpu's name of the limit, or what else sets it.
         limit_name: &'static str,
         /// The limit, in bytes.
         limit: u64,

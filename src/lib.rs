@@ -34,6 +34,8 @@ mod builder;
 mod cache;
 mod error;
 mod faults;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gpu;
 mod guard;
 #[cfg(test)]

@@ -81,7 +81,7 @@ fn wrap(data: &[u8]) -> Vec<u8> {
 }
 
 /// The data of a file that is whole.
-fn unwrap(contents: &[u8]) -> Option<&[u8]> {
+pub(crate) fn unwrap(contents: &[u8]) -> Option<&[u8]> {
     let (before, data) = contents.split_at_checked(HEADER_BYTES)?;
     (before == header(data)).then_some(data)
 }

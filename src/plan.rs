@@ -75,7 +75,7 @@ impl Params {
 
 /// Which buffer a binding refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
+pub enum Slot {
     /// The i-th argument of the call.
     Arg(usize),
     /// The output.
@@ -90,23 +90,25 @@ pub(crate) enum Slot {
 
 /// A window of a buffer that a dispatch reads, or reads and writes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Binding {
+pub struct Binding {
+    /// The buffer.
     pub slot: Slot,
     /// Byte offset, aligned to the adapter's storage offset alignment.
     pub offset: u64,
     /// Bytes, a multiple of 16; 0: the whole buffer.
     pub size: u64,
+    /// Whether the dispatch writes to it.
     pub write: bool,
 }
 
 impl Binding {
     /// The whole buffer, to read.
-    pub fn read(slot: Slot) -> Self {
+    pub(crate) fn read(slot: Slot) -> Self {
         Self { slot, offset: 0, size: 0, write: false }
     }
 
     /// The whole buffer, to write (and read).
-    pub fn write(slot: Slot) -> Self {
+    pub(crate) fn write(slot: Slot) -> Self {
         Self { slot, offset: 0, size: 0, write: true }
     }
 }

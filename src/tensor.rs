@@ -63,11 +63,10 @@ pub(crate) fn byte_count(op: &'static str, argument: &'static str, shape: &[usiz
     let count = shape.iter().try_fold(4u64, |product, &extent| product.checked_mul(extent as u64));
     let bytes = count.and_then(|bytes| bytes.checked_next_multiple_of(16)).unwrap_or(u64::MAX);
     // Element indices in shaders are 32 bits wide.
-    let limit = max_buffer.min(i32::MAX as u64 * 4);
-    if bytes > limit {
-        return Err(Error::TooLarge { op, argument, bytes, limit_name: "max_buffer_size", limit: max_buffer });
-    }
-    Ok(bytes)
+    let indexed = i32::MAX as u64 * 4;
+    let (limit_name, limit) =
+        if max_buffer < indexed { ("max_buffer_size", max_buffer) } else { ("reach of 32-bit indices", indexed) };
+    if bytes > limit { Err(Error::TooLarge { op, argument, bytes, limit_name, limit }) } else { Ok(bytes) }
 }
 
 impl Tensor {

@@ -110,6 +110,13 @@ impl Tuner {
         }
     }
 
+    /// Knows what a file holds, and the name that such a file has.
+    pub fn of_text(text: &[u8], measures: bool) -> Result<(Self, String)> {
+        let table = Table::parse(text, Path::new("text"))?;
+        let file = table.file_name();
+        Ok((Self { measures, table: Some(Mutex::new(table)), ..Self::default() }, file))
+    }
+
     /// Writes what is known; the table of nothing where nothing is.
     fn save(&self, info: &wgpu::AdapterInfo, path: &Path) -> Result<()> {
         match &self.table {
@@ -151,7 +158,7 @@ impl Tuner {
     }
 
     /// The fastest of the offered kernels by the table; none where it does not tell.
-    fn find<T: Tunable>(&self, key: &str, offered: &[T::Kernel]) -> Option<T::Kernel> {
+    pub fn find<T: Tunable>(&self, key: &str, offered: &[T::Kernel]) -> Option<T::Kernel> {
         let table = lock(self.table.as_ref()?);
         let entry = table.problems.get(key)?;
         // A kernel that it does not know may be the fastest: worth a measurement, where there are any.

@@ -6,7 +6,7 @@ mod device;
 mod network;
 mod picture;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use wgconv::{Gpu, Tensor, reference};
 
 use common::{Error, Result};
 use device::{LayerTime, OnDevice};
-use network::{CLASSES, MobileNetV2};
+use network::{MobileNetV2, load_labels};
 
 /// Names what pictures show, with MobileNetV2 on the GPU.
 #[derive(Parser)]
@@ -63,17 +63,6 @@ fn run(options: &Options) -> Result<()> {
         print_layers(&network, &rows);
     }
     Ok(())
-}
-
-/// Line `i` names class `i`.
-fn load_labels(path: &Path) -> Result<Vec<String>> {
-    let text = String::from_utf8_lossy(&common::read(path)?).into_owned();
-    let labels: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
-    if labels.len() != CLASSES {
-        let reason = format!("expected {CLASSES} lines of labels, got {}", labels.len());
-        return Err(Error::Contents { path: path.to_path_buf(), reason });
-    }
-    Ok(labels)
 }
 
 /// What the answers are printed with.

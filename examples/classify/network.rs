@@ -1,10 +1,12 @@
 //! MobileNetV2 (Sandler et al. 2018) at width 1, from torchvision's weights, and its run on the CPU reference.
 
+use std::path::Path;
+
 use wgconv::fold_batch_norm;
 use wgconv::ndarray::{ArrayD, Axis};
 use wgconv::reference::{self, ActivationKind, ConvSpec};
 
-use super::common::{Archive, Result};
+use super::common::{self, Archive, Error, Result};
 
 /// Edge of the square pictures that the weights were trained on.
 pub const SIZE: usize = 224;
@@ -13,6 +15,17 @@ pub const CLASSES: usize = 1000;
 /// Rows of the paper's table 2: expansion factor, output channels, repeats, stride of the first.
 const BLOCKS: [(usize, usize, usize, usize); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
+
+/// Line `i` names class `i`.
+pub fn load_labels(path: &Path) -> Result<Vec<String>> {
+    let text = String::from_utf8_lossy(&common::read(path)?).into_owned();
+    let labels: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+    if labels.len() != CLASSES {
+        let reason = format!("expected {CLASSES} lines of labels, got {}", labels.len());
+        return Err(Error::Contents { path: path.to_path_buf(), reason });
+    }
+    Ok(labels)
+}
 
 /// One step of the network. Its convolution has the batch norm behind it built in.
 pub struct Layer {

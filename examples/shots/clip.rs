@@ -32,7 +32,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A name in which every number is as wide as any: frame_9 comes before frame_10.
+/// A name in which numbers compare by their value: frame_9 comes before frame_10.
 fn sort_key(name: &str) -> (String, String) {
     let (mut key, mut digits) = (String::new(), String::new());
     for c in name.chars().chain(['\0']) {
@@ -41,7 +41,9 @@ fn sort_key(name: &str) -> (String, String) {
             continue;
         }
         if !digits.is_empty() {
-            key += &format!("{:0>32}", digits.trim_start_matches('0'));
+            // Of numbers without zeros in front, the one with more digits is the larger.
+            let number = digits.trim_start_matches('0');
+            key += &format!("{:0>5}{number}", number.len());
             digits.clear();
         }
         key.push(c);

@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::ops::activation::Activation;
 use crate::ops::conv::problem::{Problem, expect_shape};
 use crate::ops::conv::{Conv1d, ConvKernel, choose};
-use crate::ops::window::{window, window_elements};
+use crate::ops::window::{too_large, window, window_elements};
 use crate::ops::{Epilogue, same_gpu};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Plan, Slot, Step};
@@ -320,13 +320,7 @@ fn dot_steps(sizes: &Sizes, epilogue: &Epilogue, profile: &Profile) -> Result<Ve
     let (mut each, mut features) = (rows, outputs);
     if !(fits(rows * inputs) && fits(rows * outputs) && fits(outputs * inputs)) {
         if inputs > most {
-            return Err(Error::TooLarge {
-                op: OP,
-                argument: "input",
-                bytes: inputs * 4,
-                limit_name: "max_storage_buffer_binding_size",
-                limit: profile.max_binding,
-            });
+            return Err(too_large(profile, OP, "input", inputs));
         }
         // One row's features fit in any case.
         features = if fits(outputs * inputs) { outputs.min(most) } else { outputs.min(most / inputs) };

@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, Result};
 use crate::plan::{Binding, Slot};
 use crate::profile::Profile;
+
+/// Parts that a problem is cut into at most: the plan of so many takes a hundred megabytes.
+const MOST_PARTS: u64 = 1 << 17;
 
 /// A window of a buffer in elements, with its start aligned down for the binding.
 pub(crate) fn window(profile: &Profile, slot: Slot, range: Range<u64>, total: u64, write: bool) -> (Binding, u32) {
@@ -40,4 +44,78 @@ pub(crate) fn ranges(count: u64, most: u64) -> impl Iterator<Item = Range<u64>> 
     let parts = count.div_ceil(most.max(1));
     let each = count.div_ceil(parts);
     (0..parts).map(move |i| i * each..((i + 1) * each).min(count)).filter(|range| !range.is_empty())
+}
+
+/// Refuses a problem that would be cut into so many parts along each of its axes that the plan alone exhausts the memory.
+pub(crate) fn check_parts(op: &'static str, counts: &[u64]) -> Result<()> {
+    let parts = counts.iter().fold(1u64, |product, &count| product.saturating_mul(count));
+    if parts > MOST_PARTS {
+        let expected = format!("a problem of at most {MOST_PARTS} parts that fit this adapter's bindings");
+        return Err(Error::invalid(op, "input", expected, parts));
+    }
+    Ok(())
+}
+
+/// The error for so many elements that have to be bound at once and do not fit.
+pub(crate) fn too_large(profile: &Profile, op: &'static str, argument: &'static str, elements: u64) -> Error {
+    let alignment = profile.max_binding - window_elements(profile) * 4;
+    Error::TooLarge {
+        op,
+        argument,
+        bytes: elements.saturating_mul(4).saturating_add(alignment),
+        limit_name: "max_storage_buffer_binding_size",
+        limit: profile.max_binding,
+    }
+}
+
+/// Refuses a bias that no binding holds, for kernels that bind it whole.
+pub(crate) fn check_bias(profile: &Profile, op: &'static str, has_bias: bool, channels: u32) -> Result<()> {
+    let fits = (u64::from(channels) * 4).next_multiple_of(16) <= profile.max_binding;
+    if has_bias && !fits { Err(too_large(profile, op, "bias", channels.into())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_parts;
+    use crate::error::{Error, Result};
+    use crate::ops::Epilogue;
+    use crate::ops::conv::{ConvKernel, choose, problem};
+    use crate::ops::conv_transpose::{self, ConvTransposeKernel};
+    use crate::ops::deform::{self, DeformKernel};
+    use crate::plan::Plan;
+    use crate::profile::Profile;
+    use crate::{Conv1d, ConvTranspose1d, DeformConv2d};
+
+    #[test]
+    fn a_plan_that_would_exhaust_the_memory_is_refused() {
+        assert!(check_parts("op", &[1 << 10, 1 << 7]).is_ok());
+        for counts in [&[1 << 10, 1 << 8][..], &[u64::MAX, 2]] {
+            assert!(matches!(check_parts("op", counts), Err(Error::Invalid { op: "op", .. })));
+        }
+        // One part a channel.
+        let planned = Conv1d::new().groups(1 << 26).plan(&Profile::baseline(), &[1, 1 << 26, 1], &[1 << 26, 1, 1]);
+        assert!(matches!(planned, Err(Error::Invalid { op: "conv1d", .. })), "{planned:?}");
+    }
+
+    /// More output channels than a binding has elements, over one position.
+    #[test]
+    fn a_bias_over_the_binding_is_refused() {
+        let (profile, channels) = (Profile::baseline(), (128 << 18) + 4);
+        let planned = |has_bias| -> [Result<Plan>; 3] {
+            let epilogue = Epilogue { has_bias, ..Epilogue::default() };
+            let conv = problem::Problem::new(&Conv1d::new(), &[1, 1, 1], &[channels, 1, 1]).expect("conv");
+            let up = ConvTranspose1d::new();
+            let up = conv_transpose::problem::Problem::new(&up, &[1, 1, 1], &[1, channels, 1]).expect("transposed");
+            let deform = DeformConv2d::new();
+            let deform = deform::problem::Problem::new(&deform, &[1, 1, 1, 1], &[channels, 1, 1, 1]).expect("deform");
+            [
+                choose::plan(&conv, &epilogue, ConvKernel::Auto, &profile),
+                conv_transpose::choose::plan(&up, &epilogue, ConvTransposeKernel::Auto, &profile),
+                deform::choose::plan(&deform, &epilogue, false, DeformKernel::Auto, &profile),
+            ]
+        };
+        assert!(planned(false).iter().all(Result::is_ok));
+        let refused = |planned: &Result<Plan>| matches!(planned, Err(Error::TooLarge { argument: "bias", .. }));
+        assert!(planned(true).iter().all(refused));
+    }
 }

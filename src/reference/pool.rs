@@ -235,16 +235,19 @@ fn count(operator: &'static str, input: usize, spec: &MaxPoolSpec, axis: usize) 
     let padded = sum(operator, &[input, padding, padding])?;
     let reach = kernel_reach(operator, kernel, dilation)?;
     // The last window of ceil mode may reach beyond the padding; its positions must not overflow either.
-    sum(operator, &[padded, reach, stride])?;
-    let slack = if spec.ceil_mode { stride - 1 } else { 0 };
-    let Some(room) = (padded + slack).checked_sub(reach) else {
-        return Err(ReferenceError::EmptyOutput {
-            operator,
-            message: format!("on axis {axis} the kernel reaches over {reach} positions, the padded input has {padded}"),
-        });
+    sum(operator, &[padded, reach])?;
+    let windows = match (padded.checked_sub(reach), spec.ceil_mode) {
+        (Some(room), true) => room.div_ceil(stride) + 1,
+        (Some(room), false) => room / stride + 1,
+        // The one window of ceil mode may be longer than the input, by less than the stride.
+        (None, true) if reach - padded < stride => 1,
+        (None, _) => {
+            let message =
+                format!("on axis {axis} the kernel reaches over {reach} positions, the padded input has {padded}");
+            return Err(ReferenceError::EmptyOutput { operator, message });
+        }
     };
-    let windows = room / stride + 1;
-    let last_starts_in_end_padding = (windows - 1) * stride >= input + padding;
+    let last_starts_in_end_padding = (windows - 1).saturating_mul(stride) >= input + padding;
     Ok(if spec.ceil_mode && last_starts_in_end_padding { windows - 1 } else { windows })
 }
 

@@ -64,7 +64,13 @@ impl Table {
     pub fn read(path: &Path) -> Result<Self> {
         let failed = |reason: String| Error::File { path: path.to_path_buf(), reason };
         let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-        serde_json::from_slice(&text).map_err(|error| failed(format!("not a table of measurements: {error}")))
+        Self::parse(&text, path)
+    }
+
+    /// The same of what such a file holds.
+    pub fn parse(text: &[u8], path: &Path) -> Result<Self> {
+        let failed = |reason: String| Error::File { path: path.to_path_buf(), reason };
+        serde_json::from_slice(text).map_err(|error| failed(format!("not a table of measurements: {error}")))
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {

@@ -116,7 +116,7 @@ fn depthwise_dilated() {
         let (options, spec) = both(stride, dilation, pads, 3);
         check(&options, &spec, &[2, 3, h, w], &[6, 1, kernel[0], kernel[1]]);
     }
-    for (stride, dilation) in [(1, 16), (2, 9), (4, 6)] {
+    for (stride, dilation) in [(1, 16), (2, 9), (4, 6), (1, 40)] {
         let (options, spec) = both([stride], [dilation], [(dilation, 5)], 3);
         check::<1>(&options, &spec, &[2, 3, 150], &[3, 1, 5]);
     }

@@ -1,8 +1,9 @@
 //! Every mistake a caller can make is a typed error that names the operator and the argument; nothing panics, nothing is lost.
 
 use wgconv::{
-    Add, AvgPool2d, Border, Conv1d, Conv2d, Conv3d, ConvKernel, ConvTranspose2d, DeformConv2d, Error, Gpu,
-    Involution2d, Linear, MaxPool2d, Mul, Padding, Result, Softmax, Tensor, wgpu,
+    AdapterClass, Add, AvgPool2d, Border, Conv1d, Conv2d, Conv3d, ConvKernel, ConvTranspose2d, ConvTranspose3d,
+    DeformConv2d, Error, Gpu, Involution2d, Linear, MaxPool2d, MaxPool3d, Mul, Padding, Profile, Result,
+    SeparableConv2d, Softmax, Tensor, wgpu,
 };
 
 use crate::common::{gpu, integers, open, upload};
@@ -17,6 +18,42 @@ fn invalid<T: std::fmt::Debug>(result: Result<T>, op: &str, argument: &str) {
         }
         other => panic!("{op}, {argument}: {other:?}"),
     }
+}
+
+/// Small outputs by options or channels whose products overflow 32 or 64 bits, on an adapter where no limit comes before.
+#[test]
+fn products_that_overflow_are_no_panics() {
+    let profile = Profile { subgroup: Some(32), max_binding: 1 << 34, max_buffer: 1 << 34, ..Profile::baseline() };
+    let software = Profile { class: AdapterClass::Cpu, ..profile.clone() };
+    for profile in [profile, software, Profile::baseline()] {
+        let far = Conv2d::new().border(Border::Replicate).padding([(1 << 29, (1 << 29) - 1); 2]).stride(1 << 29);
+        assert_eq!(far.plan(&profile, &[1, 1, 1, 1], &[1, 1, 1, 1]).expect("far").output_shape(), [1, 1, 2, 2]);
+        // Two rows and columns, each its own phase of as many as the dilation.
+        let spread = Conv2d::new().padding(1 << 17).dilation(1 << 17);
+        let plan = spread.plan(&profile, &[1, 1, 2, 2], &[1, 1, 3, 3]).expect("spread");
+        assert_eq!((plan.kernel(), plan.output_shape()), ("depthwise", &[1, 1, 2, 2][..]));
+        assert!(plan.to_string().ends_with(" x 1 workgroups"), "{plan}");
+        let up = ConvTranspose3d::new().stride(1 << 29).padding([(0, 1 << 29); 3]);
+        assert_eq!(up.plan(&profile, &[1, 1, 2, 2, 2], &[1; 5]).expect("up").output_shape(), [1; 5]);
+        let pool = MaxPool3d::new(1 << 29).padding(1 << 28);
+        assert_eq!(pool.plan(&profile, &[1; 5]).expect("pool").output_shape(), [1; 5]);
+        // Channels by the width of a tile.
+        for (x, w, groups) in [(1 << 29, 1 << 29, 1), (1 << 28, 1, 1 << 28)] {
+            let kernel = if groups == 1 { 1 } else { 3 };
+            let wide = Conv1d::new().groups(groups).padding(kernel / 2);
+            let planned = wide.plan(&profile, &[1, x, 1], &[groups, w, kernel]);
+            assert!(profile.max_binding < 1 << 30 || planned.is_ok(), "{planned:?}");
+        }
+    }
+}
+
+/// What a tensor is too large for, and the operator as the caller calls it.
+#[test]
+fn an_error_of_size_names_operator_and_limit() {
+    let planned = SeparableConv2d::new().plan(&Profile::baseline(), &[1, 2, 1, 1 << 27], &[2, 1, 1, 1], &[1, 2, 1, 1]);
+    assert!(planned.is_err_and(|error| error.to_string().starts_with("separable_conv2d: ")));
+    let error = Conv1d::new().output_shape(&[1 << 20, 1 << 20, 1], &[1, 1 << 20, 1]).expect_err("too large");
+    assert!(error.to_string().ends_with("over the adapter's reach of 32-bit indices of 8589934588"), "{error}");
 }
 
 /// Panics unless the result is an error of any kind: used where several arguments share the blame.

@@ -9,15 +9,15 @@ use wgconv::{Tensor, ndarray};
 use crate::common::gpu;
 
 #[path = "../../examples/common/mod.rs"]
-mod common;
+pub(crate) mod common;
 #[allow(dead_code)] // The program uses the rest.
 #[path = "../../examples/classify/device.rs"]
 mod device;
 #[allow(dead_code)]
 #[path = "../../examples/classify/network.rs"]
-mod network;
+pub(crate) mod network;
 #[path = "../../examples/classify/picture.rs"]
-mod picture;
+pub(crate) mod picture;
 
 use common::{Archive, Error, data, load_safetensors};
 use device::OnDevice;

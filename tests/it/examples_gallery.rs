@@ -16,7 +16,7 @@ use gallery::tiles::{self, Tile};
 
 #[allow(dead_code)] // Its main.
 #[path = "../../examples/gallery/main.rs"]
-mod gallery;
+pub(crate) mod gallery;
 
 /// Small, for the reference's sake.
 const SIZE: usize = 32;

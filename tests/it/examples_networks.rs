@@ -18,10 +18,10 @@ use shots::{Change, changes, clip};
 
 #[allow(dead_code)] // Its main.
 #[path = "../../examples/detect_text/main.rs"]
-mod detect_text;
+pub(crate) mod detect_text;
 #[allow(dead_code)]
 #[path = "../../examples/shots/main.rs"]
-mod shots;
+pub(crate) mod shots;
 
 fn stored(name: &str) -> Archive {
     load_safetensors(&data(name)).expect("a stored file")

@@ -13,7 +13,7 @@ use verify::app::Count;
 
 #[path = "../../examples/layers/main.rs"]
 #[allow(dead_code)] // Not its `main`.
-mod layers;
+pub(crate) mod layers;
 #[path = "../../examples/verify/main.rs"]
 #[allow(dead_code)]
 pub(crate) mod verify;

@@ -15,7 +15,7 @@ use crate::common::gpu;
 mod cost;
 #[path = "../../examples/deform_view/main.rs"]
 #[allow(dead_code)]
-mod deform_view;
+pub(crate) mod deform_view;
 #[path = "../../examples/involution_view/main.rs"]
 #[allow(dead_code)]
 mod involution_view;

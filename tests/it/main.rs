@@ -19,6 +19,7 @@ mod examples_verify;
 mod examples_verify_random;
 mod examples_views;
 mod faults;
+mod fuzz_corpus;
 mod golden;
 mod involution;
 mod linear;

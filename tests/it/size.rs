@@ -1,8 +1,8 @@
 //! Problems larger than a dispatch or a binding.
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, IxDyn, s};
 use wgconv::reference::{ConvSpec, conv_at};
-use wgconv::{Conv2d, ConvKernel, Error, Gpu, Profile, Tensor, ndarray};
+use wgconv::{Conv2d, ConvKernel, ConvTranspose2d, Error, Gpu, Profile, Tensor, ndarray};
 
 use crate::calls::{CALLS, bits};
 use crate::common::{builder, gpu, integers, next, upload};
@@ -55,6 +55,19 @@ fn a_single_plane_over_the_binding() {
     let conv = Conv2d::new().padding([(1, 1), (0, 0)]);
     let y = conv.forward(&upload(&x), &upload(&w), None).and_then(|y| y.to_array()).expect("forward");
     check_some(&x, &w, &y, &ConvSpec { pads: vec![(1, 1), (0, 0)], ..ConvSpec::new(2) });
+}
+
+/// Of such a plane a single row of the output reads a single row: no more of it is bound.
+#[test]
+fn one_row_of_a_plane_over_the_binding() {
+    let (x, w) = (integers(&[1, 1, 6000, 5751], 1, 3), integers(&[1, 1, 1, 1], 2, 3));
+    let want = x.slice(s![.., .., ..1, ..]).mapv(|x| x * w[[0, 0, 0, 0]]).into_dyn();
+    let (x, w) = (upload(&x), upload(&w));
+    let conv = Conv2d::new().stride([6000, 1]);
+    let up = ConvTranspose2d::new().padding([(0, 5999), (0, 0)]);
+    for y in [conv.forward(&x, &w, None), up.forward(&x, &w, None)] {
+        assert_eq!(y.and_then(|y| y.to_array()).expect("forward"), want);
+    }
 }
 
 /// A batch over the binding is cut between images, on every kernel that takes the problem.

@@ -5,7 +5,7 @@ use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
 
-use super::problem::{Problem, volume};
+use super::problem::{Problem, gcd, volume};
 use crate::ops::window::{window, window_elements};
 
 params! {
@@ -61,8 +61,7 @@ pub(crate) fn instance(
 
 /// Stride and spread along an axis: outputs `spread` apart have taps that fall on each other as under that stride without dilation.
 fn stride_and_spread(stride: u32, dilation: u32) -> (u32, u32) {
-    let common = (1..=stride.min(dilation)).rev().find(|&d| stride.is_multiple_of(d) && dilation.is_multiple_of(d));
-    let common = common.unwrap_or(1);
+    let common = gcd(stride, dilation);
     (stride / common, dilation / common)
 }
 
@@ -110,8 +109,9 @@ impl Tiling {
         let spread_h = if k_h == 1 || out_h == 1 { 1 } else { stride_and_spread(p.stride[1], p.dilation[1]).1 };
         let mut t = Self {
             stride,
-            phases_h: spread_h,
-            phases_w: spread_w,
+            // Of outputs fewer than the spread, each is a phase of its own.
+            phases_h: spread_h.min(out_h),
+            phases_w: spread_w.min(out_w),
             spread_w,
             h_step: spread_h,
             w_step: 0,
@@ -124,7 +124,7 @@ impl Tiling {
         if out_h == 1 && k_h == 1 {
             (t.h_step, t.row_in) = (0, 0);
             if spread_w > 1 {
-                (t.row_count, t.w_step, t.phases_w) = (spread_w, 1, 1);
+                (t.row_count, t.w_step, t.phases_w) = (t.phases_w, 1, 1);
             } else if t.quads > PART {
                 (t.row_count, t.w_step, t.quads) = (t.quads.div_ceil(PART), PART * 4, PART);
             }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::Epilogue;
-use crate::ops::window::{ranges, window, window_elements};
+use crate::ops::window::{check_bias, check_parts, ranges, too_large, window, window_elements};
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::Profile;
 
@@ -88,36 +88,35 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
     let row_count = u64::from(p.output[p.first_axis]);
     let row = out_plane / row_count;
     let in_row = plane / u64::from(p.input[p.first_axis]);
-    let too_large = |argument, elements: u64| Error::TooLarge {
-        op: p.op,
-        argument,
-        bytes: elements * 4,
-        limit_name: "max_storage_buffer_binding_size",
-        limit: profile.max_binding,
-    };
     let inputs_most = (most / taps).min((most / plane).max(1));
     if inputs_most == 0 {
-        return Err(too_large("weight", taps));
+        return Err(too_large(profile, p.op, "weight", taps));
     }
     // The window of weights runs over whole rows of input channels.
     let by_weights = most / (cg * taps);
     let channels_most = by_weights.min(most / out_plane).max(1).min(og);
     let mut rows_most = if out_plane <= most { row_count } else { most / row };
+    let mut longest = 0;
     if plane > most {
         while rows_most > 0 {
-            let worst = ranges(row_count, rows_most).map(|rows| input_rows(p, &rows)).map(|r| r.end - r.start).max();
-            if worst.unwrap_or(0) * in_row <= most {
+            check_parts(p.op, &[row_count.div_ceil(rows_most)])?;
+            let rows = ranges(row_count, rows_most).map(|rows| input_rows(p, &rows));
+            longest = rows.map(|rows| rows.end - rows.start).max().unwrap_or(0) * in_row;
+            if longest <= most {
                 break;
             }
             rows_most /= 2;
         }
     }
     if rows_most == 0 {
-        return Err(too_large(if row > most { "output" } else { "input" }, row.max(in_row)));
+        let (argument, elements) = if row > most { ("output", row) } else { ("input", longest) };
+        return Err(too_large(profile, p.op, argument, elements));
     }
+    let (groups, rows) = (u64::from(p.groups), row_count.div_ceil(rows_most));
+    check_parts(p.op, &[batch, groups, og.div_ceil(channels_most), rows, cg.div_ceil(inputs_most)])?;
     let mut list = Vec::new();
     for image in 0..batch {
-        for group in 0..u64::from(p.groups) {
+        for group in 0..groups {
             for channels in ranges(og, channels_most) {
                 for rows in ranges(row_count, rows_most) {
                     for inputs in ranges(cg, inputs_most) {
@@ -133,6 +132,7 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
 
 /// Dispatches for the problem.
 pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Result<Vec<Step>> {
+    check_bias(profile, p.op, epilogue.has_bias, p.c_out)?;
     let list = parts(p, profile)?;
     let split_channels = list.iter().any(|part| part.channels.end - part.channels.start < u64::from(p.c_out));
     // Where windows cut a group's channels, blocks of one channel keep any cut legal.
@@ -147,7 +147,9 @@ fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, part: &Part, block:
     let out_row = out_plane / u64::from(p.output[p.first_axis]);
     let (first_image, last_image) = (part.images.start, part.images.end - 1);
     let (first_group, last_group) = (part.channels.start / og, (part.channels.end - 1) / og);
-    let rows_in = if part.rows.end - part.rows.start == u64::from(p.output[p.first_axis]) {
+    let whole = part.rows.end - part.rows.start == u64::from(p.output[p.first_axis]);
+    // All rows of the output need not read all rows of the input, and of a plane over the binding only those fit that are read.
+    let rows_in = if whole && plane <= window_elements(profile) {
         0..u64::from(p.input[p.first_axis])
     } else {
         input_rows(p, &part.rows)

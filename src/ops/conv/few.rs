@@ -44,7 +44,7 @@ pub(crate) fn instance(
 }
 
 fn packed_bytes(p: &Problem) -> u64 {
-    let channels = u64::from(p.groups * p.og().div_ceil(TILE) * TILE) * u64::from(p.cg());
+    let channels = u64::from(p.groups) * u64::from(p.og().next_multiple_of(TILE)) * u64::from(p.cg());
     channels * p.taps() * 4
 }
 

@@ -41,9 +41,14 @@ pub(crate) fn lift<const R: usize>(values: [usize; R], missing: u32) -> Axes {
     axes
 }
 
-/// Product of extents.
+/// Product of extents; `u64::MAX` where it is larger, as padding that nobody has to write out can be.
 pub(crate) fn volume(axes: Axes) -> u64 {
-    axes.iter().map(|&extent| u64::from(extent)).product()
+    axes.iter().fold(1, |product: u64, &extent| product.saturating_mul(extent.into()))
+}
+
+/// Greatest common divisor.
+pub(crate) fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The operator's name by rank.

@@ -140,18 +140,19 @@ impl Gemm {
 
     /// Scratch bytes of the blocked input of one image, the vec4 of zeros left out.
     fn blocked_bytes(&self) -> u64 {
-        u64::from(self.groups * self.blocks()) * volume(self.input) * 16
+        volume(self.input).saturating_mul(u64::from(self.groups * self.blocks()) * 16)
     }
 
     pub fn packed_bytes(&self) -> u64 {
         let tiles = u64::from(self.og().div_ceil(self.tile()));
-        u64::from(self.groups) * tiles * volume(self.kernel) * u64::from(self.blocks() * 4 * self.tile()) * 4
+        let (blocks, tile) = (u64::from(self.blocks()), u64::from(self.tile()));
+        u64::from(self.groups) * tiles * volume(self.kernel) * blocks * 4 * tile * 4
     }
 
     /// Whether the kernel can take it: the weights fit a binding, and so does each image.
     pub fn fits(&self, profile: &Profile, weights: u64) -> bool {
         let most = window_elements(profile) * 4;
-        let image = u64::from(self.c_in) * volume(self.input) * 4;
+        let image = volume(self.input).saturating_mul(u64::from(self.c_in) * 4);
         let out_image = u64::from(self.c_out) * volume(self.output) * 4;
         profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations)
             && weights * 4 <= profile.max_binding
@@ -342,7 +343,7 @@ impl Gemm {
             total: total as u32,
             y_base: y_start.wrapping_neg() as u32,
         };
-        let flops = 2 * positions * phases * u64::from(self.c_out) * u64::from(self.cg()) * volume(self.kernel);
+        let products = u64::from(self.cg()) * volume(self.kernel);
         Step {
             instance: instance(
                 lanes,
@@ -353,7 +354,7 @@ impl Gemm {
             params: Params::new(&params),
             bindings,
             groups: total,
-            work: flops / phases,
+            work: (2 * positions * u64::from(self.c_out)).saturating_mul(products),
         }
     }
 }

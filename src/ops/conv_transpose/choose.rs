@@ -38,13 +38,15 @@ fn gemm(p: &Problem) -> Gemm {
 fn fits(p: &Problem, gemm: &Gemm, profile: &Profile) -> bool {
     let weights = u64::from(p.c_in) * u64::from(p.og()) * p.taps();
     let extents = || p.output.into_iter().zip(p.stride);
+    // A part for each step of the stride: were there more than outputs, their number might overflow.
+    if extents().any(|(out, stride)| stride > out) {
+        return false;
+    }
     let part: u64 = extents().map(|(out, stride)| u64::from(out.div_ceil(stride))).product();
     let phases: u64 = extents().map(|(_, stride)| u64::from(stride)).product();
     let position_tiles = (u64::from(p.batch) * part).div_ceil(u64::from(profile.subgroup.unwrap_or(1)) * 4);
     let tiles = u64::from(p.og().div_ceil(gemm.tile()) * p.groups);
-    extents().all(|(out, stride)| stride <= out)
-        && gemm.fits(profile, weights)
-        && position_tiles * tiles <= u64::from(u32::MAX) / phases
+    gemm.fits(profile, weights) && position_tiles * tiles <= u64::from(u32::MAX) / phases
 }
 
 /// The kernels that can take the problem, best first by rule.

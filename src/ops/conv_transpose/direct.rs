@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::Epilogue;
 use crate::ops::conv::problem::volume;
-use crate::ops::window::{ranges, window, window_elements};
+use crate::ops::window::{check_bias, check_parts, ranges, too_large, window, window_elements};
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::Profile;
 
@@ -83,32 +83,31 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
     }
     // One image at a time, one group, as many of its channels as fit.
     let (row, in_row) = (out_plane / row_count, plane / u64::from(p.input[p.first_axis]));
-    let too_large = |argument, elements: u64| Error::TooLarge {
-        op: p.op,
-        argument,
-        bytes: elements * 4,
-        limit_name: "max_storage_buffer_binding_size",
-        limit: profile.max_binding,
-    };
     if taps > most {
-        return Err(too_large("weight", taps));
+        return Err(too_large(profile, p.op, "weight", taps));
     }
     let channels_most = (most / taps).min((most / out_plane).max(1)).min(og);
     // The window of weights runs over all output channels of every input channel but the last.
     let inputs_most = (most / (og * taps)).min(most / plane).max(1);
     let mut rows_most = if out_plane <= most { row_count } else { most / row };
+    let mut longest = 0;
     if plane > most {
         while rows_most > 0 {
-            let longest = ranges(row_count, rows_most).map(|rows| input_rows(p, &rows)).map(|r| r.end - r.start).max();
-            if longest.unwrap_or(0) * in_row <= most {
+            check_parts(p.op, &[row_count.div_ceil(rows_most)])?;
+            let rows = ranges(row_count, rows_most).map(|rows| input_rows(p, &rows));
+            longest = rows.map(|rows| rows.end - rows.start).max().unwrap_or(0) * in_row;
+            if longest <= most {
                 break;
             }
             rows_most /= 2;
         }
     }
     if rows_most == 0 {
-        return Err(too_large(if row > most { "output" } else { "input" }, row.max(in_row)));
+        let (argument, elements) = if row > most { ("output", row) } else { ("input", longest) };
+        return Err(too_large(profile, p.op, argument, elements));
     }
+    let rows = row_count.div_ceil(rows_most);
+    check_parts(p.op, &[batch, groups, og.div_ceil(channels_most), rows, cg.div_ceil(inputs_most)])?;
     let mut list = Vec::new();
     for image in 0..batch {
         for group in 0..groups {
@@ -132,6 +131,7 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
 
 /// Dispatches for the problem.
 pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Result<Vec<Step>> {
+    check_bias(profile, p.op, epilogue.has_bias, p.c_out)?;
     let list = parts(p, profile)?;
     let work = p.flops() / list.len() as u64;
     Ok(list.iter().map(|part| Step { work, ..step(p, epilogue, profile, part) }).collect())
@@ -164,7 +164,9 @@ fn windows(p: &Problem, profile: &Profile, part: &Part, rows_in: &Range<u64>) ->
 
 fn step(p: &Problem, epilogue: &Epilogue, profile: &Profile, part: &Part) -> Step {
     let a = p.first_axis;
-    let rows_in = match part.rows.end - part.rows.start == u64::from(p.output[a]) {
+    let whole = part.rows.end - part.rows.start == u64::from(p.output[a]);
+    // All rows of the output need not read all rows of the input, and of a plane over the binding only those fit that are read.
+    let rows_in = match whole && volume(p.input) <= window_elements(profile) {
         true => 0..u64::from(p.input[a]),
         false => input_rows(p, &part.rows),
     };

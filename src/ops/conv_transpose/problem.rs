@@ -1,7 +1,7 @@
 //! A checked transposed convolution: shapes and options lifted to three spatial axes.
 
 use crate::error::{Error, Result};
-use crate::ops::conv::problem::{Axes, check_groups, lift, name, split_shape, volume};
+use crate::ops::conv::problem::{Axes, check_groups, gcd, lift, name, split_shape, volume};
 use crate::ops::options::{MAX_EXTENT, PerAxis, effective};
 use crate::tensor::byte_count;
 
@@ -140,10 +140,6 @@ impl Problem {
         let inputs = u64::from(self.batch) * u64::from(self.c_in) * volume(self.input);
         inputs.saturating_mul(2 * u64::from(self.og()) * self.taps())
     }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

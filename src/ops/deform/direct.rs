@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::Epilogue;
-use crate::ops::window::{window, window_elements};
+use crate::ops::window::{check_bias, check_parts, too_large, window, window_elements};
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::Profile;
 
@@ -69,15 +69,18 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
     let fields = 2 * taps * out_plane;
     for (argument, elements) in [("input", plane), ("weight", taps), ("offset", fields)] {
         if elements > most {
-            let (bytes, limit) = (elements * 4, profile.max_binding);
-            let limit_name = "max_storage_buffer_binding_size";
-            return Err(Error::TooLarge { op: OP, argument, bytes, limit_name, limit });
+            return Err(too_large(profile, OP, argument, elements));
         }
     }
     let channels_most = (most / (cg * taps)).min(most / out_plane).max(1);
+    let groups = u64::from(p.groups);
+    // Parts of a group's inputs, which end where their offset groups do.
+    let inputs = cg.div_ceil((most / plane).min(most / taps)) + cg.div_ceil(cd);
+    let positions = out_plane.div_ceil(most);
+    check_parts(OP, &[batch, groups, og.div_ceil(channels_most), positions, inputs])?;
     let mut list = Vec::new();
     for image in 0..batch {
-        for group in 0..u64::from(p.groups) {
+        for group in 0..groups {
             for channels in split(group * og..(group + 1) * og, channels_most) {
                 for positions in split(0..out_plane, most) {
                     let mut start = group * cg;
@@ -99,6 +102,7 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
 
 /// Dispatches for the problem.
 pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, has_mask: bool, profile: &Profile) -> Result<Vec<Step>> {
+    check_bias(profile, OP, epilogue.has_bias, p.c_out)?;
     let list = parts(p, profile)?;
     let cut = list.iter().any(|part| part.channels.end - part.channels.start < u64::from(p.c_out));
     // Where windows cut a group's channels, blocks of one channel keep any cut legal.

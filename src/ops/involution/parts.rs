@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::Epilogue;
-use crate::ops::window::{ranges, window, window_elements};
+use crate::ops::window::{check_parts, ranges, too_large, window, window_elements};
 use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::Profile;
 
@@ -90,13 +90,7 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
         let [in_w, out_w] = [p.input[1], p.output[1]].map(u64::from);
         if in_w.max(out_w) > most {
             let (argument, row) = if out_w > most { ("output", out_w) } else { ("input", in_w) };
-            return Err(Error::TooLarge {
-                op: OP,
-                argument,
-                bytes: row * 4,
-                limit_name: "max_storage_buffer_binding_size",
-                limit: profile.max_binding,
-            });
+            return Err(too_large(profile, OP, argument, row));
         }
         (1, (most / out_w).min((most / in_w - 1) / u64::from(p.stride[0]) + 1), (1, 1))
     } else if kw * out_plane > most {
@@ -104,6 +98,8 @@ fn parts(p: &Problem, profile: &Profile) -> Result<Vec<Part>> {
     } else {
         (most / largest, rows, (most / (kw * out_plane), kw))
     };
+    let (row_parts, channel_parts) = (rows.div_ceil(rows_most), cg.div_ceil(channels_most));
+    check_parts(OP, &[batch, groups, channel_parts, row_parts, kh.div_ceil(kh_most), kw.div_ceil(kw_most)])?;
     let mut list = Vec::new();
     for (n, g) in (0..batch).flat_map(|n| (0..groups).map(move |g| (n, g))) {
         for channels in ranges(cg, channels_most) {

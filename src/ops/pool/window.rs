@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::activation::Activation;
 use crate::ops::conv::problem::volume;
-use crate::ops::window::{window, window_elements};
+use crate::ops::window::{check_parts, too_large, window, window_elements};
 use crate::params::params;
 use crate::plan::{Instance, Params, Plan, Slot, Step};
 use crate::profile::Profile;
@@ -55,15 +55,12 @@ pub(crate) fn plan(p: &Problem, reduction: Reduction, activation: Activation, pr
             steps.push(step(p, reduction, activation, profile, first..(first + each).min(p.planes), 0..rows));
         }
     } else {
-        let each = rows_that_fit(p, most).ok_or_else(|| Error::TooLarge {
-            op: p.op,
-            argument: "input",
-            bytes: (in_row(p) * (u64::from(p.kernel[p.first_axis] - 1) * u64::from(p.dilation[p.first_axis]) + 1))
-                .max(out_row(p))
-                .saturating_mul(4),
-            limit_name: "max_storage_buffer_binding_size",
-            limit: profile.max_binding,
+        let each = rows_that_fit(p, most).ok_or_else(|| {
+            let (argument, elements) =
+                if out_row(p) > most { ("output", out_row(p)) } else { ("input", in_row(p) * reach(p)) };
+            too_large(profile, p.op, argument, elements)
         })?;
+        check_parts(p.op, &[p.planes, rows.div_ceil(each)])?;
         for plane in 0..p.planes {
             for first in (0..rows).step_by(each as usize) {
                 let part = first..(first + each).min(rows);
@@ -84,14 +81,18 @@ fn out_row(p: &Problem) -> u64 {
     volume(p.output) / u64::from(p.output[p.first_axis])
 }
 
+/// Rows from the first to the last of a window.
+fn reach(p: &Problem) -> u64 {
+    u64::from(p.kernel[p.first_axis] - 1) * u64::from(p.dilation[p.first_axis]) + 1
+}
+
 /// Output rows whose input and output fit a window; none where not even one does.
 fn rows_that_fit(p: &Problem, most: u64) -> Option<u64> {
     let a = p.first_axis;
-    let reach = u64::from(p.kernel[a] - 1) * u64::from(p.dilation[a]) + 1;
     let by_input = if volume(p.input) <= most {
         u64::from(p.output[a])
     } else {
-        (most / in_row(p)).checked_sub(reach)? / u64::from(p.stride[a]) + 1
+        (most / in_row(p)).checked_sub(reach(p))? / u64::from(p.stride[a]) + 1
     };
     Some(by_input.min(most / out_row(p))).filter(|&rows| rows > 0)
 }

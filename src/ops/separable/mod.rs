@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::run::{Call, Encoded, check_output, warm_up};
 use crate::tensor::Tensor;
-use problem::{OP, Problem};
+use problem::{OP, Problem, named};
 
 /// The ways to make a [`SeparableConv2d`]. [`SeparableKernel::Auto`] chooses by shape and adapter; the other two can be asked for by name,
 /// which is an error where they cannot take the problem. [`Tuning`](crate::Tuning) chooses the kernels of the unfused parts, not the way.
@@ -173,8 +173,8 @@ impl SeparableConv2d {
         Ok(match choose::choose(&problem, self.kernel, profile)? {
             Some(fused) => vec![fused.plan(&self.epilogues([false; 2]))],
             None => vec![
-                self.depthwise_part(problem.channels()).plan(profile, input, depthwise)?,
-                self.pointwise_part().plan(profile, &problem.depthwise.output_shape, pointwise)?,
+                self.depthwise_part(problem.channels()).plan(profile, input, depthwise).map_err(named)?,
+                self.pointwise_part().plan(profile, &problem.depthwise.output_shape, pointwise).map_err(named)?,
             ],
         })
     }

@@ -38,7 +38,7 @@ impl Problem {
 }
 
 /// The error of a part as one of the whole.
-fn named(error: Error) -> Error {
+pub(crate) fn named(error: Error) -> Error {
     match error {
         Error::Invalid { argument, expected, got, .. } => Error::Invalid { op: OP, argument, expected, got },
         Error::TooLarge { argument, bytes, limit_name, limit, .. } => {

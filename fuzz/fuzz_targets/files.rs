@@ -1,0 +1,9 @@
+#![no_main]
+#![allow(clippy::duplicate_mod, dead_code)] // Each example brings what examples share, and only their readers are used.
+
+#[path = "../bodies/examples.rs"]
+mod examples;
+#[path = "../bodies/files.rs"]
+mod files;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| files::run(data));
