@@ -1,8 +1,10 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask random`, `cargo xtask setup`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask random`, `cargo xtask mutants`,
+//! `cargo xtask setup`.
 
 mod adapter;
 mod cargo;
 mod install;
+mod mutants;
 mod random;
 mod system;
 
@@ -59,6 +61,8 @@ enum Task {
         #[arg(long)]
         long: bool,
     },
+    /// Put small mistakes into shape rules, choice of plans and reference, one at a time, and count those that a test notices.
+    Mutants(mutants::Options),
     /// Only make sure that there is an adapter.
     Setup,
 }
@@ -90,6 +94,7 @@ fn run(task: Task) -> Result<()> {
             if long { random::random(adapter.as_ref(), true) } else { Ok(()) }
         }
         Task::Random { long } => random::random(adapter.as_ref(), long),
+        Task::Mutants(options) => mutants::mutants(&options),
     }
 }
 
