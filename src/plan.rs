@@ -113,6 +113,9 @@ impl Binding {
     }
 }
 
+/// Dispatches that one is cut into at most, however little work each may have: the plan of more would only cost memory.
+const MOST_CUTS: u64 = 1 << 12;
+
 /// One dispatch.
 #[derive(Clone)]
 pub(crate) struct Step {
@@ -128,7 +131,7 @@ pub(crate) struct Step {
 impl Step {
     /// The dispatches that it takes to keep each below so many operations, as far as whole workgroups can.
     fn cut(self, most_work: u64) -> impl Iterator<Item = Self> {
-        let parts = self.work.div_ceil(most_work).clamp(1, self.groups.max(1));
+        let parts = self.work.div_ceil(most_work).clamp(1, self.groups.clamp(1, MOST_CUTS));
         let each = self.groups.div_ceil(parts).max(1);
         (0..self.groups.div_ceil(each)).map(move |part| {
             let first = part * each;

@@ -98,3 +98,26 @@ impl Profile {
         [max as u32, max as u32, groups.div_ceil(max * max) as u32]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As few axes as hold them, and no more workgroups than there must be.
+    #[test]
+    fn workgroups_fold_into_axes() {
+        let profile = Profile { max_groups: 4, ..Profile::baseline() };
+        for (groups, axes) in [
+            (1, [1, 1, 1]),
+            (4, [4, 1, 1]),
+            (5, [3, 2, 1]),
+            (12, [4, 3, 1]),
+            (13, [4, 4, 1]),
+            (16, [4, 4, 1]),
+            (17, [4, 4, 2]),
+            (33, [4, 4, 3]),
+        ] {
+            assert_eq!(profile.fold(groups), axes, "{groups}");
+        }
+    }
+}

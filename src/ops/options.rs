@@ -143,3 +143,61 @@ pub(crate) fn out_extent(
 pub(crate) fn effective(step: usize, count: usize) -> u32 {
     if count == 1 { 1 } else { step as u32 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_paddings() {
+        let of = |padding: Padding<2>, sizes, steps| padding.resolve(1, sizes, steps);
+        // Extent and kernel, stride and dilation.
+        assert_eq!(of(Padding::Valid, (10, 3), (1, 1)), Some((0, 0)));
+        assert_eq!(of(Padding::Same, (10, 3), (1, 1)), Some((1, 1)));
+        assert_eq!(of(Padding::Same, (10, 4), (1, 1)), Some((1, 2)));
+        assert_eq!(of(Padding::SameLower, (10, 4), (1, 1)), Some((2, 1)));
+        assert_eq!(of(Padding::Same, (10, 3), (1, 2)), Some((2, 2)));
+        // Four windows from 0, 3, 6 and 9; four from 0, 4 and 8 where only the last of three reaches beyond.
+        assert_eq!(of(Padding::Same, (10, 3), (3, 1)), Some((1, 1)));
+        assert_eq!(of(Padding::Same, (10, 5), (4, 1)), Some((1, 2)));
+        assert_eq!(of(Padding::Same, (10, 1), (4, 1)), Some((0, 0)), "none where the windows do not reach the end");
+        assert_eq!(of(Padding::Full, (10, 3), (1, 2)), Some((4, 4)));
+        assert_eq!(of(Padding::Causal, (10, 3), (1, 2)), Some((4, 0)));
+        assert_eq!(of(Padding::from([(1, 2), (3, 4)]), (10, 3), (1, 1)), Some((3, 4)));
+        assert_eq!(of(Padding::from([1, 2]), (10, 3), (1, 1)), Some((2, 2)));
+        assert_eq!(of(Padding::from(7), (10, 3), (1, 1)), Some((7, 7)));
+        for padding in [Padding::Same, Padding::SameLower, Padding::Full, Padding::Causal] {
+            assert_eq!(of(padding, (10, 3), (1, usize::MAX)), None, "{padding:?}");
+        }
+        for padding in [Padding::Same, Padding::SameLower] {
+            assert_eq!(of(padding, (1, 2), (1, usize::MAX)), None, "a window of more than there are numbers");
+            assert_eq!(of(padding, (10, 2), (1, usize::MAX - 8)), None);
+        }
+    }
+
+    #[test]
+    fn extents_of_known_layers() {
+        let of = |extent, pads, sizes| out_extent("t", extent, pads, sizes).ok();
+        // Kernel, stride, dilation.
+        assert_eq!(of(224, (3, 3), (7, 2, 1)), Some(112));
+        assert_eq!(of(56, (1, 1), (3, 1, 1)), Some(56));
+        assert_eq!(of(56, (2, 0), (3, 1, 1)), Some(56));
+        assert_eq!(of(9, (0, 0), (3, 2, 4)), Some(1));
+        assert_eq!(of(8, (0, 0), (3, 2, 4)), None);
+        assert_eq!(of(5, (0, 0), (5, 1, 1)), Some(1));
+        assert_eq!(of(MAX_EXTENT - 1, (1, 0), (1, MAX_EXTENT, 1)), Some(1));
+        assert_eq!(of(MAX_EXTENT - 1, (1, 1), (1, MAX_EXTENT, 1)), None);
+        assert_eq!(of(1, (usize::MAX, 0), (1, 1, 1)), None);
+        assert_eq!(of(1, (0, usize::MAX), (1, 1, 1)), None);
+        assert_eq!(of(9, (0, 0), (2, 1, usize::MAX)), None);
+        assert_eq!(of(9, (0, 0), (3, 1, usize::MAX)), None);
+        for sizes in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
+            assert_eq!(of(9, (0, 0), sizes), None, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn steps_that_are_never_taken() {
+        assert_eq!((effective(1 << 40, 1), effective(7, 2), effective(1, 1)), (1, 7, 1));
+    }
+}

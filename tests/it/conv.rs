@@ -146,6 +146,11 @@ fn one_and_three_dimensions() {
     check::<1>(&options, &spec, &[2, 6, 41], &[8, 3, 4]);
     let (options, spec) = both([1, 2, 1], [1, 1, 2], [(1, 0), (1, 1), (2, 3)], 1);
     check::<3>(&options, &spec, &[2, 5, 4, 7, 6], &[9, 5, 2, 3, 3]);
+    // One plane that lies in the padding alone, which kernels of two dimensions cannot take.
+    for groups in [1, 2, 8] {
+        let (options, spec) = both([2, 1, 1], [1, 1, 1], [(1, 0), (1, 1), (1, 1)], groups);
+        check::<3>(&options, &spec, &[1, 8, 1, 5, 4], &[8, 8 / groups, 1, 3, 3]);
+    }
 }
 
 #[test]

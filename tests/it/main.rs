@@ -24,6 +24,7 @@ mod golden;
 mod involution;
 mod linear;
 mod lost;
+mod plans;
 mod pool;
 mod rearrange;
 mod recording;

@@ -5,10 +5,15 @@ use std::{
     ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::{self, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
+
+/// The workspace that these tasks belong to.
+pub fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies outside of a workspace")
+}
 
 pub struct Cargo {
     program: OsString,
@@ -18,12 +23,16 @@ pub struct Cargo {
 
 impl Cargo {
     pub fn new() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies outside of a workspace")?;
         Ok(Self {
             program: env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
-            manifest: root.join("Cargo.toml"),
+            manifest: root()?.join("Cargo.toml"),
             runtime: RuntimeDir::where_missing()?,
         })
+    }
+
+    /// The same for a copy of the workspace.
+    pub fn within(self, root: &Path) -> Self {
+        Self { manifest: root.join("Cargo.toml"), ..self }
     }
 
     /// Runs `cargo <command> <options> -- <args>` and tells whether it succeeded. The working directory stays the
@@ -49,15 +58,41 @@ impl Cargo {
     /// succeeded.
     pub fn run_program(&self, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<bool> {
         let mut command = Command::new(program);
-        command.current_dir(self.manifest.parent().context("the manifest lies in no folder")?);
-        command.args(args).envs(env.iter().copied());
-        if let Some(runtime) = &self.runtime {
-            command.env(RuntimeDir::VARIABLE, &runtime.0);
-        }
+        command.current_dir(root()?);
+        self.prepare(&mut command).args(args).envs(env.iter().copied());
         let env = env.iter().map(|(name, value)| format!("{name}={value} ")).collect::<String>();
         println!("running: {env}{} {}", program.display(), args.join(" "));
         let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
         Ok(status.success())
+    }
+
+    /// Such a program that may have so many KiB of virtual memory, where the system has a way to say so.
+    pub fn limited_program(&self, program: &Path, most_memory: u64) -> Command {
+        let mut command = if cfg!(target_os = "linux") {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("ulimit -v {most_memory}; exec \"$0\" \"$@\"")).arg(program);
+            shell
+        } else {
+            Command::new(program)
+        };
+        self.prepare(&mut command);
+        command
+    }
+
+    /// What cargo prints on its standard output; what is for people goes by as it comes.
+    pub fn messages(&self, command: &str, options: &[&str]) -> Result<String> {
+        let (mut cargo, line) = self.command(command, options, &[], &[]);
+        println!("running: {line}");
+        let output = cargo.stderr(Stdio::inherit()).output();
+        let output = output.with_context(|| format!("cannot start {}", self.program.display()))?;
+        String::from_utf8(output.stdout).context("reading what cargo prints")
+    }
+
+    fn prepare<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if let Some(runtime) = &self.runtime {
+            command.env(RuntimeDir::VARIABLE, &runtime.0);
+        }
+        command
     }
 
     /// [`Cargo::run`] that keeps all that is printed, the command itself first, for the caller to show in one piece.
@@ -81,10 +116,7 @@ impl Cargo {
         if !args.is_empty() {
             cargo.arg("--").args(args);
         }
-        cargo.envs(env.iter().copied());
-        if let Some(runtime) = &self.runtime {
-            cargo.env(RuntimeDir::VARIABLE, &runtime.0);
-        }
+        self.prepare(&mut cargo).envs(env.iter().copied());
 
         let mut line: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         line.extend(["cargo", command].iter().chain(options).map(|word| word.to_string()));

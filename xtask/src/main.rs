@@ -1,11 +1,12 @@
 //! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask random`, `cargo xtask examples`,
-//! `cargo xtask browser`, `cargo xtask setup`.
+//! `cargo xtask browser`, `cargo xtask mutants`, `cargo xtask setup`.
 
 mod adapter;
 mod browser;
 mod cargo;
 mod examples;
 mod install;
+mod mutants;
 mod random;
 mod system;
 
@@ -66,6 +67,8 @@ enum Task {
     Examples,
     /// Compile every shader with a browser's compiler, which checks what the library's own does not.
     Browser,
+    /// Put small mistakes into shape rules, choice of plans and reference, one at a time, and count those that a test notices.
+    Mutants(mutants::Options),
     /// Only make sure that there is an adapter.
     Setup {
         /// And Chromium, whose software driver is a second adapter to test on.
@@ -110,6 +113,7 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Random { long } => random::random(adapter.as_ref(), long),
+        Task::Mutants(options) => mutants::mutants(&options),
     }
 }
 

@@ -25,6 +25,7 @@ pub fn profile(bytes: &mut Bytes<'_>) -> Profile {
         max_buffer: bytes.pick(&[1 << 40, max_binding.max(256 * mib), max_binding]),
         offset_alignment: bytes.pick(&[256, 32, 64, 16]),
         max_groups: 65_535,
+        max_work: 1 << 33,
     }
 }
 

@@ -15,8 +15,7 @@ use super::{ConvKernel, depthwise, direct, few, grouped, winograd};
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<ConvKernel> {
     let mut list = Vec::new();
     let gemm = Gemm::of(p);
-    let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
-    if gemm.fits(profile, weights) {
+    if gemm.fits(profile) {
         // Another border than zeros is written out by the copy into blocks, which a planar input has not.
         if gemm.planar() && !p.has_border() {
             list.push(ConvKernel::Pointwise);

@@ -51,7 +51,7 @@ fn packed_bytes(p: &Problem) -> u64 {
 pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
     let most = window_elements(profile);
     p.cg() <= MOST
-        && p.kernel[0] == 1
+        // Then the kernel has one plane too.
         && p.input[0] == 1
         && (p.pad_start[0], p.pad_end[0]) == (0, 0)
         && WIDTHS.contains(&p.kernel[2])

@@ -72,7 +72,7 @@ pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
     p.groups > 1
         && (2..=MOST_CHANNELS).contains(&p.cg())
         && p.og() > 1
-        && (k_d, p.input[0], p.output[0]) == (1, 1, 1)
+        && (k_d, p.input[0], p.pad_start[0], p.output[0]) == (1, 1, 0, 1)
         && KERNELS.contains(&(k_h, k_w))
         && STRIDES.contains(&s_w)
         // A stride that is never taken along H is as good as that along W.

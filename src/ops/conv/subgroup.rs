@@ -149,13 +149,12 @@ impl Gemm {
         u64::from(self.groups) * tiles * volume(self.kernel) * blocks * 4 * tile * 4
     }
 
-    /// Whether the kernel can take it: the weights fit a binding, and so does each image.
-    pub fn fits(&self, profile: &Profile, weights: u64) -> bool {
+    /// Whether the kernel can take it: the packed weights, and so the weights, fit a binding, and so does each image.
+    pub fn fits(&self, profile: &Profile) -> bool {
         let most = window_elements(profile) * 4;
         let image = volume(self.input).saturating_mul(u64::from(self.c_in) * 4);
         let out_image = u64::from(self.c_out) * volume(self.output) * 4;
         profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations)
-            && weights * 4 <= profile.max_binding
             && self.packed_bytes() <= profile.max_binding
             && self.blocked_bytes().max(image).max(out_image) <= most
     }

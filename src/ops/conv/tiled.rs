@@ -131,9 +131,8 @@ impl Tiling {
 
     fn best(p: &Problem, profile: &Profile, (may_split, most_threads): (bool, u32), loads: u64) -> Option<Self> {
         let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));
-        let weights = u64::from(p.c_out) * u64::from(p.cg()) * p.taps();
         // A tile that is mostly empty would multiply the weights' memory.
-        if p.og() < 4 || weights * 4 > profile.max_binding || image.max(out_image) > window_elements(profile) {
+        if p.og() < 4 || image.max(out_image) > window_elements(profile) {
             return None;
         }
         let fits = |tile: &Tile| {

@@ -125,8 +125,7 @@ impl<'a> Winograd<'a> {
             && p.cg().is_multiple_of(4)
             && channels < 1 << 30
             && input.max(products).max(images) <= most
-            && u64::from(p.c_out * p.cg()) * 9 * 4 <= profile.max_binding
-            && self.gemm(1).fits(profile, 0)
+            && self.gemm(1).fits(profile)
     }
 
     /// Whether it is likely to be faster than a GEMM over all taps. In multiplications: the transforms cost about 130 a channel and

@@ -35,18 +35,12 @@ fn gemm(p: &Problem) -> Gemm {
 }
 
 /// Whether the GEMM kernel can take the problem, and without most of its parts being empty.
+///
+/// Its workgroups can be counted in 32 bits: an axis rounded up to whole strides is less than twice as long, so the parts have less than
+/// eight times the output's elements, of which there are 2^31 at most. A workgroup makes sixteen or more, which is 2^30 workgroups, and one
+/// more for each part and tile, 2^31 at most.
 fn fits(p: &Problem, gemm: &Gemm, profile: &Profile) -> bool {
-    let weights = u64::from(p.c_in) * u64::from(p.og()) * p.taps();
-    let extents = || p.output.into_iter().zip(p.stride);
-    // A part for each step of the stride: were there more than outputs, their number might overflow.
-    if extents().any(|(out, stride)| stride > out) {
-        return false;
-    }
-    let part: u64 = extents().map(|(out, stride)| u64::from(out.div_ceil(stride))).product();
-    let phases: u64 = extents().map(|(_, stride)| u64::from(stride)).product();
-    let position_tiles = (u64::from(p.batch) * part).div_ceil(u64::from(profile.subgroup.unwrap_or(1)) * 4);
-    let tiles = u64::from(p.og().div_ceil(gemm.tile()) * p.groups);
-    gemm.fits(profile, weights) && position_tiles * tiles <= u64::from(u32::MAX) / phases
+    p.output.into_iter().zip(p.stride).all(|(out, stride)| stride <= out) && gemm.fits(profile)
 }
 
 /// The kernels that can take the problem, best first by rule.

@@ -70,7 +70,7 @@ impl<'a> Sliced<'a> {
         let sliced = Self { p, profile, has_mask, blocked: blocks::pay(p) };
         let most = window_elements(profile);
         let image = p.image().max(2 * p.mask_image()).max(sliced.copied_image() + 4);
-        let fits = image <= most && sliced.gemm(1, sliced.tile()).fits(profile, p.weights());
+        let fits = image <= most && sliced.gemm(1, sliced.tile()).fits(profile);
         fits.then_some(sliced)
     }
 
