@@ -77,7 +77,9 @@ fn depthwise() {
 /// Outputs `dilation / common` apart are those of the stride `stride / common` without a dilation.
 #[test]
 fn depthwise_strides_with_dilations() {
-    let common = |a: usize, b: usize| (1..=a.min(b)).rev().find(|d| a % d == 0 && b % d == 0).expect("1 divides");
+    let common = |a: usize, b: usize| {
+        (1..=a.min(b)).rev().find(|d| a.is_multiple_of(*d) && b.is_multiple_of(*d)).expect("1 divides")
+    };
     for case in 0..256 {
         let [s_h, s_w, d_h, d_w] = [64, 16, 4, 1].map(|place| 1 + case / place % 4);
         let (h, w) = (s_h / common(s_h, d_h), s_w / common(s_w, d_w));
