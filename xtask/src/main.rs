@@ -132,6 +132,21 @@ struct TestRun {
 /// what is built from operators do not depend on it.
 const OF_LANES: &[&str] =
     &["conv::", "conv_transpose::", "deform::", "involution::", "linear::", "winograd::", "golden::"];
+/// All operators, for a second driver.
+const OF_OPERATORS: &[&str] = &[
+    "conv::",
+    "conv_transpose::",
+    "deform::",
+    "elementwise::",
+    "golden::",
+    "involution::",
+    "linear::",
+    "pool::",
+    "rearrange::",
+    "separable::",
+    "softmax::",
+    "winograd::",
+];
 /// A few of them, for a width at which the software driver takes several times as long to compile a shader.
 const FEW_OF_LANES: &[&str] = &["::awkward", "conv::depthwise", "conv::grouped", "winograd::integers", "golden::"];
 /// Faults are made before a driver is asked.
@@ -162,7 +177,8 @@ fn test_runs(adapter: Option<&Adapter>, quick: bool, swiftshader: bool) -> Vec<T
     runs.push(TestRun { skipped: OF_FAULTS, ..limits });
     runs.push(documentation);
     if swiftshader {
-        runs.insert(1, integration("integration tests on SwiftShader", adapter::SWIFTSHADER.to_vec()));
+        let second = integration("operators on SwiftShader", adapter::SWIFTSHADER.to_vec());
+        runs.insert(1, TestRun { only: OF_OPERATORS, ..second });
     }
     runs
 }
