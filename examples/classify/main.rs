@@ -14,7 +14,7 @@ use clap::Parser;
 use wgconv::ndarray::ArrayD;
 use wgconv::{Gpu, Tensor, reference};
 
-use common::{Error, Result};
+use common::Result;
 use device::{LayerTime, OnDevice};
 use network::{MobileNetV2, load_labels};
 
