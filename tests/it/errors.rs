@@ -106,8 +106,9 @@ fn shapes_that_do_not_fit() {
     assert!(Conv2d::new().padding(6).border(Border::Replicate).output_shape(&x, &[8, 6, 3, 3]).is_ok());
     // At one side alone, and as far as it may go.
     for (border, most) in [(Border::Reflect, 4), (Border::Circular, 5)] {
-        let padded =
-            |start, end| Conv2d::new().border(border).padding([(1, 1), (start, end)]).output_shape(&x, &[8, 6, 3, 3]);
+        let padded = |start: usize, end: usize| {
+            Conv2d::new().border(border).padding([(1, 1), (start, end)]).output_shape(&x, &[8, 6, 3, 3])
+        };
         assert!(padded(most, 0).is_ok() && padded(0, most).is_ok(), "{border:?}");
         invalid(padded(most + 1, 0), "conv2d", "padding");
         invalid(padded(0, most + 1), "conv2d", "padding");
