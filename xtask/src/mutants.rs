@@ -204,6 +204,11 @@ fn copy_workspace(root: &Path, copy: &Path, files: &[File]) -> Result<()> {
         let Ok(bytes) = fs::read(root.join(name)) else { continue };
         match name {
             "src/lib.rs" => write(&copy.join(name), rewrite::root(&String::from_utf8(bytes)?).as_bytes())?,
+            // With the same version cargo would take what it built of the copy for what the workspace builds.
+            "Cargo.toml" => {
+                let text = String::from_utf8(bytes)?.replacen("\nversion = \"", "\nversion = \"0.0.0-mutants.", 1);
+                write(&copy.join(name), text.as_bytes())?;
+            }
             _ => write(&copy.join(name), &bytes)?,
         }
     }
@@ -226,7 +231,7 @@ fn build(cargo: &Cargo, copy: PathBuf, files: &[File], stillborn: &mut BTreeSet<
         let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let errors: Vec<&Value> = messages.iter().filter(|message| message["message"]["level"] == "error").collect();
         if errors.is_empty() {
-            // Their own copies: the next build of the workspace itself has the same names.
+            // Their own copies: another run with other mutants builds them anew.
             let program = |kind: &str| {
                 let is = |message: &&Value| message["profile"]["test"] == true && message["target"]["kind"][0] == kind;
                 let found = messages.iter().filter(is).find_map(|message| message["executable"].as_str());
