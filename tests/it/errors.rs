@@ -141,6 +141,15 @@ fn shapes_that_do_not_fit() {
     invalid(Conv2d::new().padding(5).border(Border::Reflect).output_shape(&x, &[8, 6, 3, 3]), "conv2d", "padding");
     invalid(Conv2d::new().padding(6).border(Border::Circular).output_shape(&x, &[8, 6, 3, 3]), "conv2d", "padding");
     assert!(Conv2d::new().padding(6).border(Border::Replicate).output_shape(&x, &[8, 6, 3, 3]).is_ok());
+    // At one side alone, and as far as it may go.
+    for (border, most) in [(Border::Reflect, 4), (Border::Circular, 5)] {
+        let padded = |start: usize, end: usize| {
+            Conv2d::new().border(border).padding([(1, 1), (start, end)]).output_shape(&x, &[8, 6, 3, 3])
+        };
+        assert!(padded(most, 0).is_ok() && padded(0, most).is_ok(), "{border:?}");
+        invalid(padded(most + 1, 0), "conv2d", "padding");
+        invalid(padded(0, most + 1), "conv2d", "padding");
+    }
     refused(ConvTranspose2d::new().output_shape(&x, &[5, 8, 3, 3]), "transposed weight");
     refused(
         ConvTranspose2d::new().output_padding(1).output_shape(&x, &[6, 8, 3, 3]),
@@ -156,6 +165,23 @@ fn shapes_that_do_not_fit() {
     refused(Softmax::new(4).output_shape(&x), "softmax axis");
     refused(Add::new().output_shape(&[2, 3], &[2, 4]), "add");
     refused(Mul::new().output_shape(&[2, 0], &[2, 0]), "mul");
+}
+
+/// Outputs, offsets and masks of which there are too many, made of arguments of which there are not, along either axis.
+#[test]
+fn what_follows_from_the_arguments_is_too_large() {
+    let along = |axis: usize, [first, second, long]: [usize; 3]| {
+        if axis == 2 { [first, second, long, 1] } else { [first, second, 1, long] }
+    };
+    for axis in [2, 3] {
+        let (x, w) = (along(axis, [1, 1, 1 << 17]), along(axis, [1, 1, 1 << 16]));
+        let offset = DeformConv2d::new().output_shape(&x, &w);
+        assert!(matches!(offset, Err(Error::TooLarge { argument: "offset", .. })), "{offset:?}");
+        let pads = if axis == 2 { [(1 << 28, 1 << 28), (0, 0)] } else { [(0, 0), (1 << 28, 1 << 28)] };
+        let (x, extents) = (along(axis, [1, 4, 1 << 28]), along(axis, [1, 1, 3 << 28]));
+        let output = Involution2d::new().kernel_size(1).padding(pads).output_shape(&x, &extents);
+        assert!(matches!(output, Err(Error::TooLarge { argument: "output", .. })), "{output:?}");
+    }
 }
 
 fn all_ops(

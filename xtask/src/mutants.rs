@@ -56,6 +56,9 @@ pub struct Options {
     list: bool,
 }
 
+/// What became of a mutant that is none.
+const STILLBORN: &str = "does not compile";
+
 /// A source file with its sites; its mutants are numbered from `first` on.
 struct File {
     target: &'static Target,
@@ -83,7 +86,8 @@ impl Mutant {
 pub fn mutants(options: &Options) -> Result<()> {
     let root = cargo::root()?;
     let files = files(root)?;
-    let mutants = select(all(&files), options);
+    let all = all(&files);
+    let mutants = select(&all, options);
     if options.list {
         mutants.iter().for_each(|mutant| println!("{:5}  {}", mutant.number, mutant.name()));
         println!("{} mutants", mutants.len());
@@ -95,14 +99,20 @@ pub fn mutants(options: &Options) -> Result<()> {
     let copy = folder.join("workspace");
     copy_workspace(root, &copy, &files)?;
     let cargo = Cargo::new()?.within(&copy);
-    let (programs, stillborn) = build(&cargo, copy, &files)?;
-    let mutants: Vec<Mutant> = mutants.into_iter().filter(|mutant| !stillborn.contains(&mutant.number)).collect();
-    println!("{} mutants; {} of all do not compile and are none", mutants.len(), stillborn.len());
-
     let results = folder.join("results.txt");
     let known = read(&results)?;
+    let is_stillborn = |mutant: &&Mutant| known.get(&mutant.key).is_some_and(|how| how.as_deref() == Some(STILLBORN));
+    let mut stillborn: BTreeSet<usize> = all.iter().filter(is_stillborn).map(|mutant| mutant.number).collect();
+    let programs = build(&cargo, copy, &files, &mut stillborn)?;
+    for mutant in all.iter().filter(|mutant| stillborn.contains(&mutant.number) && !is_stillborn(mutant)) {
+        note(&results, mutant, STILLBORN)?;
+    }
+    let mutants: Vec<&Mutant> = mutants.into_iter().filter(|mutant| !stillborn.contains(&mutant.number)).collect();
+    println!("{} mutants; {} of all do not compile and are none", mutants.len(), stillborn.len());
+
     let open: Vec<&Mutant> = mutants
         .iter()
+        .copied()
         .filter(|mutant| known.get(&mutant.key).is_none_or(|how| options.again && how.is_none()))
         .collect();
     if !open.is_empty() {
@@ -161,8 +171,9 @@ fn all(files: &[File]) -> Vec<Mutant> {
 }
 
 /// The mutants asked for, in their order.
-fn select(mut mutants: Vec<Mutant>, options: &Options) -> Vec<Mutant> {
-    mutants.retain(|mutant| mutant.target.file.contains(&options.filter));
+fn select<'a>(mutants: &'a [Mutant], options: &Options) -> Vec<&'a Mutant> {
+    let mut mutants: Vec<&Mutant> =
+        mutants.iter().filter(|mutant| mutant.target.file.contains(&options.filter)).collect();
     if let Some(count) = options.sample {
         mutants.sort_by_cached_key(|mutant| hash(options.seed, &mutant.key));
         mutants.truncate(count);
@@ -193,19 +204,23 @@ fn copy_workspace(root: &Path, copy: &Path, files: &[File]) -> Result<()> {
         let Ok(bytes) = fs::read(root.join(name)) else { continue };
         match name {
             "src/lib.rs" => write(&copy.join(name), rewrite::root(&String::from_utf8(bytes)?).as_bytes())?,
+            // With the same version cargo would take what it built of the copy for what the workspace builds.
+            "Cargo.toml" => {
+                let text = String::from_utf8(bytes)?.replacen("\nversion = \"", "\nversion = \"0.0.0-mutants.", 1);
+                write(&copy.join(name), text.as_bytes())?;
+            }
             _ => write(&copy.join(name), &bytes)?,
         }
     }
     write(&copy.join("src/mutant.rs"), rewrite::MODULE.as_bytes())
 }
 
-/// Builds the tests of the copy with every mutant, and tells which of them do not compile: those are left out, by what the compiler says of
-/// them, until the rest does.
-fn build(cargo: &Cargo, copy: PathBuf, files: &[File]) -> Result<(Programs, BTreeSet<usize>)> {
-    let mut stillborn = BTreeSet::new();
+/// Builds the tests of the copy with every mutant but those that do not compile: to the ones known are added, by what the compiler says,
+/// those that stand in the way of the rest.
+fn build(cargo: &Cargo, copy: PathBuf, files: &[File], stillborn: &mut BTreeSet<usize>) -> Result<Programs> {
     loop {
         let rewritten: Vec<Rewritten> =
-            files.iter().map(|file| rewrite(&file.source, &file.sites, file.first, &stillborn)).collect();
+            files.iter().map(|file| rewrite(&file.source, &file.sites, file.first, stillborn)).collect();
         for (file, rewritten) in files.iter().zip(&rewritten) {
             write(&copy.join(file.target.file), rewritten.text.as_bytes())?;
         }
@@ -216,12 +231,15 @@ fn build(cargo: &Cargo, copy: PathBuf, files: &[File]) -> Result<(Programs, BTre
         let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let errors: Vec<&Value> = messages.iter().filter(|message| message["message"]["level"] == "error").collect();
         if errors.is_empty() {
+            // Their own copies: another run with other mutants builds them anew.
             let program = |kind: &str| {
                 let is = |message: &&Value| message["profile"]["test"] == true && message["target"]["kind"][0] == kind;
                 let found = messages.iter().filter(is).find_map(|message| message["executable"].as_str());
-                found.map(PathBuf::from).context("the tests with the mutants were not built")
+                let found = found.context("the tests with the mutants were not built")?;
+                let own = copy.with_file_name(kind);
+                fs::copy(found, &own).with_context(|| format!("copying {found}")).map(|_| own)
             };
-            return Ok((Programs { lib: program("lib")?, it: program("test")?, folder: copy }, stillborn));
+            return Ok(Programs { lib: program("lib")?, it: program("test")?, folder: copy });
         }
         let before = stillborn.len();
         for span in errors.iter().filter_map(|error| error["message"]["spans"].as_array()).flatten() {
@@ -262,9 +280,15 @@ fn read(results: &Path) -> Result<HashMap<String, Option<String>>> {
     Ok(text.lines().filter_map(entry).collect())
 }
 
-fn run(open: &[&Mutant], trials: &Trials<'_>, results: &Path, jobs: u8) -> Result<()> {
+/// Adds what became of a mutant to the results; nothing is that it survived.
+fn note(results: &Path, mutant: &Mutant, how: &str) -> Result<()> {
     let file = fs::OpenOptions::new().create(true).append(true).open(results);
-    let file = Mutex::new(file.with_context(|| format!("opening {}", results.display()))?);
+    let mut file = file.with_context(|| format!("opening {}", results.display()))?;
+    writeln!(file, "{}\t{how}", mutant.key).context("writing a result")
+}
+
+fn run(open: &[&Mutant], trials: &Trials<'_>, results: &Path, jobs: u8) -> Result<()> {
+    let writing = Mutex::new(());
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         loop {
@@ -274,8 +298,8 @@ fn run(open: &[&Mutant], trials: &Trials<'_>, results: &Path, jobs: u8) -> Resul
                 Outcome::Killed(how) => how,
                 Outcome::Survived => String::new(),
             };
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            writeln!(file, "{}\t{how}", mutant.key).context("writing a result")?;
+            let _one = writing.lock().unwrap_or_else(PoisonError::into_inner);
+            note(results, mutant, &how)?;
             let how = if how.is_empty() { "SURVIVED" } else { &how };
             println!("{:5} of {}  {} -> {how}", at + 1, open.len(), mutant.name());
         }
@@ -287,7 +311,7 @@ fn run(open: &[&Mutant], trials: &Trials<'_>, results: &Path, jobs: u8) -> Resul
     })
 }
 
-fn report(mutants: &[Mutant], known: &HashMap<String, Option<String>>) {
+fn report(mutants: &[&Mutant], known: &HashMap<String, Option<String>>) {
     let score = |about: &str, wanted: &dyn Fn(&Mutant) -> bool| {
         let of: Vec<_> =
             mutants.iter().filter(|mutant| wanted(mutant)).filter_map(|mutant| known.get(&mutant.key)).collect();

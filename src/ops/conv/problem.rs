@@ -51,9 +51,9 @@ pub(crate) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The operator's name by rank.
+/// The operator's name by rank, of which options have 1 to 3.
 pub(crate) fn name<const R: usize>(names: [&'static str; 3]) -> &'static str {
-    names[R.clamp(1, 3) - 1]
+    names[R - 1]
 }
 
 /// Checks that a shape has `R` spatial axes behind two others and no empty one; gives those two and the spatial ones.
@@ -196,4 +196,20 @@ fn check_border(op: &'static str, border: Border, extent: usize, (start, end): (
         return Err(Error::invalid(op, "padding", expected, start.max(end)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Problem;
+    use crate::{Conv2d, Conv3d};
+
+    #[test]
+    fn operations_of_known_layers() {
+        // ResNet's stem: 118 million products.
+        let stem =
+            Problem::new(&Conv2d::new().stride(2).padding(3), &[1, 3, 224, 224], &[64, 3, 7, 7]).expect("problem");
+        assert_eq!(stem.flops(), 2 * 118_013_952);
+        let grouped = Problem::new(&Conv3d::new().groups(3), &[2, 6, 3, 4, 5], &[9, 2, 1, 2, 3]).expect("problem");
+        assert_eq!(grouped.flops(), 2 * (2 * 9 * 3 * 3 * 3) * (2 * 2 * 3));
+    }
 }

@@ -391,3 +391,38 @@ pub(crate) fn instance(
         .with("TRANSPOSED", transposed as u32)
         .with("RESIDUAL", residual as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Gemm;
+    use crate::Conv2d;
+    use crate::ops::conv::problem::Problem;
+
+    #[test]
+    fn tiles_that_cost_least() {
+        for (outputs, tile) in [
+            (1, 8),
+            (8, 8),
+            (9, 16),
+            (16, 16),
+            (17, 24),
+            (24, 24),
+            (25, 32),
+            (32, 32),
+            (33, 24),
+            (48, 24),
+            (49, 32),
+            (64, 32),
+            (65, 24),
+            (72, 24),
+            (73, 32),
+            (97, 32),
+        ] {
+            for groups in [1, 3] {
+                let options = Conv2d::new().groups(groups);
+                let p = Problem::new(&options, &[1, 4 * groups, 5, 5], &[outputs * groups, 4, 1, 1]).expect("problem");
+                assert_eq!(Gemm::of(&p).tile(), tile, "{outputs}");
+            }
+        }
+    }
+}

@@ -386,6 +386,9 @@ mod tests {
         assert!(splits > 4, "{splits}");
         let (.., splits) = chosen([1, 64, 14, 14], [64, 64, 1, 1], &gpu);
         assert_eq!(splits, 1);
+        // Parts of no fewer than 128 products; two of 144 would save less than their sum costs.
+        assert_eq!(chosen([1, 64, 7, 7], [64, 64, 3, 3], &gpu), (32, 32, 16, 4));
+        assert_eq!(chosen([1, 32, 7, 7], [64, 32, 3, 3], &gpu), (32, 32, 16, 1));
     }
 
     #[test]

@@ -155,6 +155,16 @@ mod tests {
         assert_eq!(out_extent("t", (1, 1), (1 << 62, 1, 0), (0, 0)).unwrap(), 1);
     }
 
+    /// Each input meets every tap of every output channel of its group.
+    #[test]
+    fn operations_of_known_layers() {
+        let of = |x: [usize; 4], w: [usize; 4], groups: usize| {
+            Problem::new(&crate::ConvTranspose2d::new().stride(2).groups(groups), &x, &w).expect("problem").flops()
+        };
+        assert_eq!(of([2, 21, 16, 17], [21, 5, 4, 3], 1), 2 * (2 * 21 * 16 * 17) * (5 * 4 * 3));
+        assert_eq!(of([1, 6, 4, 5], [6, 7, 2, 3], 3), 2 * (6 * 4 * 5) * (7 * 2 * 3));
+    }
+
     #[test]
     fn mistakes_are_errors() {
         for (sizes, steps, sides, argument) in [

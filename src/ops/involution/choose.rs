@@ -66,15 +66,16 @@ pub(crate) fn subgroup_instance(
         .with("FLAGS", u32::from(vec) + 2 * u32::from(residual))
 }
 
-/// Whether rows of input and output, and the windows over them, lie in aligned vec4s.
+/// Whether rows of input and output, and the windows of odd width over them, lie in aligned vec4s.
 fn aligned(p: &Problem) -> bool {
-    p.input[1].is_multiple_of(4) && p.output[1].is_multiple_of(4) && p.pad_start[1] == (p.kernel[1] - 1) / 2
+    p.input[1].is_multiple_of(4) && p.output[1].is_multiple_of(4) && p.pad_start[1] == p.kernel[1] / 2
 }
 
-/// Whether the lane of four positions can hold the same four columns of the input for its neighbours, and all columns are held.
+/// Whether the lane of four positions can hold the same four columns of the input for its neighbours, under windows of odd width, and all
+/// columns are held.
 fn own_columns(p: &Problem) -> bool {
     let held = p.output[1].next_multiple_of(4) >= p.input[1];
-    p.stride[1] == 1 && p.pad_start[1] == (p.kernel[1] - 1) / 2 && held
+    p.stride[1] == 1 && p.pad_start[1] == p.kernel[1] / 2 && held
 }
 
 /// The kernels that can take the problem, best first by rule.

@@ -137,3 +137,52 @@ pub(crate) fn plan(p: &Problem, reduced: u64, epilogue: &Epilogue, profile: &Pro
     let steps = ranges(p.batch.into(), each).map(step).collect();
     Plan { op: OP, kernel: "fused", output: p.output_shape(), pack: None, scratch: Vec::new(), steps }.cut(profile)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Involution2d;
+    use crate::ops::options::PerAxis;
+
+    fn problem(options: &Involution2d, x: [usize; 4], kernel: [usize; 2]) -> Problem {
+        Problem::of_input(options, &x, PerAxis(kernel)).expect("a good problem").0
+    }
+
+    #[test]
+    fn rows_of_few_taps() {
+        let profile = Profile::baseline();
+        for width in 1..=8 {
+            let p = problem(&Involution2d::new(), [1, 8, 9, 9], [2, width]);
+            assert_eq!(fits(&p, 2, &profile), [3, 5, 7].contains(&width), "{width}");
+        }
+        for (stride, dilation, fit) in
+            [([3, 1], [2, 1], true), ([1, 2], [1, 1], true), ([1, 3], [1, 1], false), ([1, 1], [1, 2], false)]
+        {
+            let p = problem(&Involution2d::new().stride(stride).dilation(dilation), [1, 8, 12, 12], [3, 3]);
+            assert_eq!(fits(&p, 2, &profile), fit, "{stride:?} {dilation:?}");
+        }
+    }
+
+    /// Windows of 956 elements, a binding of 1024.
+    #[test]
+    fn tensors_within_a_window() {
+        let profile = Profile { max_binding: 4096, ..Profile::baseline() };
+        let plain = Involution2d::new();
+        let of = |options: &Involution2d, x: [usize; 4], kernel: [usize; 2], reduced: u64| {
+            fits(&problem(options, x, kernel), reduced, &profile)
+        };
+        let two = plain.clone().groups(2);
+        assert!(of(&two, [1, 2, 2, 5], [2, 3], 64) && !of(&two, [1, 2, 2, 5], [2, 3], 65), "the packed weights");
+        assert!(of(&plain, [1, 2, 2, 9], [2, 5], 64) && !of(&plain, [1, 2, 2, 9], [2, 5], 65), "of eight taps a row");
+        assert!(of(&plain, [1, 4, 1, 239], [1, 3], 1) && !of(&plain, [1, 4, 1, 240], [1, 3], 1), "the input");
+        let padded = |start: usize| plain.clone().padding([(0, 0), (start, 120)]);
+        assert!(of(&padded(118), [1, 4, 1, 3], [1, 3], 1) && !of(&padded(119), [1, 4, 1, 3], [1, 3], 1), "the output");
+        assert!(of(&plain, [1, 2, 1, 241], [1, 3], 4) && !of(&plain, [1, 2, 1, 242], [1, 3], 4), "the reduced input");
+    }
+
+    #[test]
+    fn leads_on_gpus() {
+        let of = |class| leads(&Profile { class, ..Profile::baseline() });
+        assert!(of(AdapterClass::Discrete) && of(AdapterClass::Integrated) && !of(AdapterClass::Cpu));
+    }
+}

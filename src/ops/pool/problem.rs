@@ -109,3 +109,49 @@ fn windows(
     let dropped = ceil_mode && more.saturating_mul(stride) >= extent + padding;
     Ok(if dropped { more } else { more + 1 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In ceil mode a window may be longer than the input: taps that no window has there are left out, and their step is no longer either.
+    #[test]
+    fn taps_beyond_the_input_are_left_out() {
+        let of = |kernel: usize, dilation: usize, stride: usize, padding: usize| {
+            let mut window = Window::new(PerAxis([kernel]));
+            (window.stride, window.dilation) = (Some(PerAxis([stride])), PerAxis([dilation]));
+            (window.padding, window.ceil_mode) = (PerAxis([padding]), true);
+            let p = Problem::new("t", &window, &[2, 3, 3]).expect("problem");
+            assert_eq!((p.planes, p.output[2], p.first_axis), (6, 1, 2));
+            (p.kernel[2], p.dilation[2], p.stride[2], p.padding[2])
+        };
+        assert_eq!(of(3, 1, 9, 0), (3, 1, 1, 0));
+        assert_eq!(of(5, 1, 3, 0), (3, 1, 1, 0));
+        assert_eq!(of(3, 2, 3, 0), (2, 2, 1, 0));
+        assert_eq!(of(2, 9, 9, 0), (1, 3, 1, 0));
+        assert_eq!(of(6, 1, 9, 1), (5, 1, 1, 1));
+    }
+
+    /// PyTorch's numbers.
+    #[test]
+    fn windows_of_known_layers() {
+        let of = |extent, padding, sizes, ceil| windows("t", extent, padding, sizes, ceil).ok();
+        // Kernel, stride, dilation.
+        assert_eq!(of(112, 1, (3, 2, 1), false), Some(56));
+        assert_eq!(of(112, 0, (3, 2, 1), false), Some(55));
+        assert_eq!(of(112, 0, (3, 2, 1), true), Some(56));
+        assert_eq!(of(5, 1, (2, 2, 1), true), Some(3), "the fourth would start in the padding at the end");
+        assert_eq!(of(6, 1, (2, 2, 1), true), Some(4));
+        assert_eq!(of(9, 0, (3, 1, 4), false), Some(1));
+        assert_eq!(of(8, 0, (3, 1, 4), false), None);
+        assert_eq!(of(8, 0, (3, 2, 4), true), Some(1), "longer than the input by less than the stride");
+        assert_eq!(of(7, 0, (3, 2, 4), true), None);
+        assert_eq!(of(4, 2, (3, 1, 1), false), None, "padding of more than half the kernel");
+        assert_eq!(of(4, 1, (3, 1, 1), false), Some(4));
+        assert_eq!(of(MAX_EXTENT - 2, 1, (2, MAX_EXTENT, 1), false), Some(1));
+        assert_eq!(of(MAX_EXTENT - 1, 1, (2, MAX_EXTENT, 1), false), None);
+        for sizes in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
+            assert_eq!(of(9, 0, sizes, false), None, "{sizes:?}");
+        }
+    }
+}

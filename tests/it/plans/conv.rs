@@ -196,11 +196,15 @@ fn few_channels() {
     let lanes = [(None, false), (Some(2), false), (Some(128), false)].into_iter();
     for (subgroup, fits) in lanes.chain([4, 8, 16, 32, 64].map(|lanes| (Some(lanes), true))) {
         let profile = Profile { subgroup, ..software() };
-        check(kernel, &profile, &[(fits, conv2d(1, 1), [1, 3, 9, 9], [16, 3, 3, 3])]);
+        for kernel in [kernel, ConvKernel::Subgroup] {
+            check(kernel, &profile, &[(fits, conv2d(1, 1), [1, 3, 9, 9], [16, 3, 3, 3])]);
+        }
     }
     for (max_invocations, fits) in [(32, true), (31, false)] {
         let profile = Profile { subgroup: Some(32), max_invocations, ..software() };
-        check(kernel, &profile, &[(fits, conv2d(1, 1), [1, 3, 9, 9], [16, 3, 3, 3])]);
+        for kernel in [kernel, ConvKernel::Subgroup] {
+            check(kernel, &profile, &[(fits, conv2d(1, 1), [1, 3, 9, 9], [16, 3, 3, 3])]);
+        }
     }
     check(
         kernel,

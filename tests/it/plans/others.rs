@@ -93,6 +93,8 @@ fn deformable_within_a_window() {
     assert!(sliced([9, 1, 1, 478], [1, 1, 1, 1]) && !sliced([1, 1, 1, 479], [1, 1, 1, 1]));
     // Four channels of 238 positions, and the zeros.
     assert!(sliced([9, 4, 1, 238], [4, 4, 1, 1]) && !sliced([1, 4, 1, 239], [4, 4, 1, 1]));
+    // The columns of one tile, 32 positions, under seven taps and under eight.
+    assert!(sliced([1, 4, 1, 16], [4, 4, 1, 7]) && !sliced([1, 4, 1, 16], [4, 4, 1, 8]));
     assert!(fused([9, 4, 1, 238], [4, 4, 1, 1]) && !fused([1, 4, 1, 239], [4, 4, 1, 1]));
     assert!(fused([9, 3, 1, 238], [4, 3, 1, 1]) && !fused([1, 3, 1, 239], [4, 3, 1, 1]));
     assert!(fused([9, 4, 1, 66], [4, 4, 1, 8]) && !fused([1, 4, 1, 67], [4, 4, 1, 8]));
@@ -172,6 +174,31 @@ fn involution_within_a_window() {
     assert_eq!(offered(8, [1, 120]), [Subgroup, Rows, Direct], "all of it within a binding of 1024 elements");
     assert_eq!(offered(8, [1, 128]), [Subgroup, Rows, Direct]);
     assert_eq!(offered(8, [1, 129]), [Rows, Direct]);
+}
+
+/// Two output rows a thread where they read the same input rows.
+#[test]
+fn involution_in_pairs_of_rows() {
+    for (stride, dilation, height, pairs) in [(1, 1, 4, true), (1, 1, 3, false), (2, 1, 8, false), (1, 2, 8, false)] {
+        let options = Involution2d::new().kernel_size(3).stride([stride, 1]).dilation([dilation, 1]);
+        let out = (height - 1 - 2 * dilation) / stride + 1;
+        let plan = options.plan(&discrete(), &[1, 16, height, 8], &[1, 1, 3, 3, out, 6]).expect("plan");
+        assert_eq!((plan.kernel(), plan.to_string().contains("RH=2")), ("rows", pairs), "{plan}");
+    }
+}
+
+/// All taps of a group where they are more than its channels.
+#[test]
+fn involution_of_many_taps_within_a_window() {
+    for [high, wide] in [[5, 3], [3, 5]] {
+        let options = Involution2d::new().kernel_size([high, wide]).padding([high / 2, wide / 2]);
+        let offered = |width: usize| {
+            let (x, w) = ([1, 3, 8, width], [1, 1, high, wide, 8, width]);
+            options.candidates(&small(), &x, &w).expect("a good problem").contains(&InvolutionKernel::Subgroup)
+        };
+        // 15 taps of 64 positions are 960, which is over a window but not over the binding of 1024; of 72 they are 1080.
+        assert!(offered(8) && !offered(9), "{high} {wide}");
+    }
 }
 
 #[test]

@@ -38,35 +38,25 @@ const fn shapes(file: &'static str, it: &'static [&'static str]) -> Target {
 }
 
 const fn choice(file: &'static str, it: &'static [&'static str]) -> Target {
-    Target { file, group: Group::Choice, functions: None, lib: &["ops::", "plan"], it }
+    Target { file, group: Group::Choice, functions: None, lib: &["ops::", "plan", "profile"], it }
 }
 
 /// Of a file of plans what decides which of them is taken.
 const fn part(file: &'static str, functions: &'static [&'static str], it: &'static [&'static str]) -> Target {
-    Target { file, group: Group::Choice, functions: Some(functions), lib: &["ops::", "plan"], it }
+    Target { file, group: Group::Choice, functions: Some(functions), lib: &["ops::", "plan", "profile"], it }
 }
 
 const fn reference(file: &'static str, it: &'static [&'static str]) -> Target {
     Target { file, group: Group::Reference, functions: None, lib: &["reference::"], it }
 }
 
-const CONV: &[&str] = &["errors::", "plans::", "winograd::", "golden::", "conv::", "size::"];
-const TRANSPOSED: &[&str] = &["errors::", "plans::", "golden::", "conv_transpose::"];
-const DEFORM: &[&str] = &["errors::", "plans::", "golden::", "deform::"];
-const INVOLUTION: &[&str] = &["errors::", "plans::", "golden::", "involution::"];
+const CONV: &[&str] = &["errors::", "plans::", "conv::", "golden::"];
+const TRANSPOSED: &[&str] = &["errors::", "plans::", "conv_transpose::", "golden::"];
+const DEFORM: &[&str] = &["errors::", "plans::", "deform::", "golden::"];
+const INVOLUTION: &[&str] = &["errors::", "plans::", "involution::", "golden::"];
 const SEPARABLE: &[&str] = &["errors::", "plans::", "separable::"];
-const POOL: &[&str] = &["errors::", "golden::", "pool::"];
-const ALL: &[&str] = &[
-    "errors::",
-    "plans::",
-    "winograd::",
-    "golden::",
-    "conv::",
-    "conv_transpose::",
-    "deform::",
-    "involution::",
-    "size::",
-];
+const POOL: &[&str] = &["errors::", "pool::", "golden::"];
+const ALL: &[&str] = &["errors::", "plans::", "conv::", "conv_transpose::", "deform::", "golden::"];
 
 pub const TARGETS: &[Target] = &[
     shapes("src/ops/options.rs", ALL),
@@ -112,7 +102,11 @@ pub const TARGETS: &[Target] = &[
         ],
         CONV,
     ),
-    part("src/ops/conv/winograd.rs", &["fits", "pays", "positions", "grid", "row_elements", "gemm"], CONV),
+    part(
+        "src/ops/conv/winograd.rs",
+        &["fits", "pays", "positions", "grid", "row_elements", "gemm"],
+        &["errors::", "plans::", "winograd::"],
+    ),
     part("src/ops/deform/blocks.rs", &["pay", "image"], DEFORM),
     part("src/ops/deform/sliced.rs", &["new", "blocks", "copied_image", "column", "tile"], DEFORM),
     part("src/ops/deform/fused.rs", &["new", "leads"], DEFORM),

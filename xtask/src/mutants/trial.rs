@@ -78,7 +78,8 @@ impl<'a> Trials<'a> {
     pub fn of(&self, mutant: usize, target: &'static Target) -> Result<Outcome> {
         for stage in self.stages(target) {
             let usual = self.times.get(&stage).copied().unwrap_or_default();
-            if let Some(how) = self.run(&stage, mutant, usual * 5 + Duration::from_secs(20))? {
+            // Time for shaders that no test takes otherwise, which a driver on the processor compiles.
+            if let Some(how) = self.run(&stage, mutant, usual * 10 + Duration::from_secs(120))? {
                 return Ok(Outcome::Killed(how));
             }
         }
