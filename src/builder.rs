@@ -96,9 +96,10 @@ impl GpuBuilder {
     }
 
     /// Puts guards around every buffer, to find defects: words of a known NaN before and behind the data of inputs, outputs, scratch memory
-    /// and packed weights, and the same NaN in all that is not written yet. A kernel that reads beside its data gets NaN, one that writes
-    /// there is found by [`Gpu::check_guards`]; without guards the driver hides both. Slower, and every buffer takes a few KiB more. Memory that is
-    /// freed is used again only after a check. [`Tensor::buffer`](crate::Tensor::buffer) is refused, since values do not start where a buffer does, and a
+    /// and packed weights, and the same NaN in all that is not written yet; workgroup memory is NaN when a shader starts. A kernel that
+    /// reads beside its data gets NaN, one that writes there is found by [`Gpu::check_guards`]; without guards the driver hides both. Slower,
+    /// and every buffer takes a few KiB more. Memory that is freed is used again only after a check.
+    /// [`Tensor::buffer`](crate::Tensor::buffer) is refused, since values do not start where a buffer does, and a
     /// buffer that was wrapped has no guards.
     pub fn guarded(mut self, guarded: bool) -> Self {
         self.settings.guarded = guarded;

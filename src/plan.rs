@@ -131,7 +131,7 @@ pub(crate) struct Step {
 impl Step {
     /// The dispatches that it takes to keep each below so many operations, as far as whole workgroups can.
     fn cut(self, most_work: u64) -> impl Iterator<Item = Self> {
-        let parts = self.work.div_ceil(most_work).clamp(1, self.groups.clamp(1, MOST_CUTS));
+        let parts = self.work.div_ceil(most_work.max(1)).clamp(1, self.groups.clamp(1, MOST_CUTS));
         let each = self.groups.div_ceil(parts).max(1);
         (0..self.groups.div_ceil(each)).map(move |part| {
             let first = part * each;
@@ -258,5 +258,13 @@ mod tests {
             assert_eq!(next, groups);
             assert!(parts.len() as u64 <= work.div_ceil(most_work).max(1) + 1);
         }
+        let step = Step {
+            instance: Instance::new("x.wgsl"),
+            params: Params::new(&0u32),
+            bindings: vec![],
+            groups: 3,
+            work: 9,
+        };
+        assert_eq!(step.cut(0).count(), 3, "a profile that anybody can write");
     }
 }

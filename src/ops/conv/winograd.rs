@@ -260,10 +260,7 @@ impl<'a> Winograd<'a> {
             total,
             taps: 9,
         };
-        let residual = match epilogue.has_residual {
-            true => Binding { slot: Slot::Arg(3), write: false, ..y },
-            false => nothing,
-        };
+        let residual = epilogue.residual(3, y);
         let constant = epilogue.activation.constant();
         steps.push(Step {
             instance: output_instance(self.m, constant, out_w % 4 == 0, epilogue.has_residual),
