@@ -155,7 +155,7 @@ const OF_FAULTS: &[&str] = &["faults::", "lost::", "threads::"];
 /// The runs of `cargo xtask test`, the longest first.
 fn test_runs(adapter: Option<&Adapter>, quick: bool, swiftshader: bool) -> Vec<TestRun> {
     // --workspace everywhere: with fewer packages cargo would choose fewer features and build the dependencies again. --tests leaves the
-    // examples out, whose code the integration tests have as modules; the few that they start are built before.
+    // examples out, which are built before.
     let run = |about: &str, targets| TestRun { about: about.into(), targets, only: &[], skipped: &[], env: vec![] };
     let all = run("library and integration tests", &["--workspace", "--tests"]);
     let documentation = run("tests in the documentation", &["--workspace", "--doc"]);
@@ -189,12 +189,11 @@ fn test(adapter: Option<&Adapter>, quick: bool, args: &[OsString]) -> Result<()>
     let options = |run: &TestRun| ["--no-fail-fast"].iter().chain(run.targets).copied().collect::<Vec<_>>();
     let chosen = args.iter().any(|arg| !arg.to_string_lossy().starts_with('-'));
 
-    println!("\nbuilding the tests, and the examples that they start");
-    let started = ["classify", "detect_text", "shots"].iter().flat_map(|example| ["--example", example]);
-    let targets: Vec<&str> = ["--workspace", "--tests", "--no-run"].into_iter().chain(started).collect();
-    if !cargo.run("test", &targets, &[], &[])? {
+    println!("\nbuilding the tests, and the examples, some of which they start");
+    if !cargo.run("test", &["--workspace", "--tests", "--no-run"], &[], &[])? {
         bail!("the tests do not build");
     }
+    cargo.build_examples()?;
 
     // Two at a time: a software adapter compiles shaders on one core for each process, which is most of what a run does while the
     // driver's own cache is cold. Each is shown when it is done.
