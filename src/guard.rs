@@ -4,12 +4,14 @@
 //! over the guard, so that the read gives NaN and the write leaves a mark.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::gpu::Inner;
 use crate::pool::DeviceBuffer;
 use crate::read;
+use crate::record::Recorder;
 
 /// Bytes by which the pattern of a buffer may lie further on than another's.
 const SHIFTS: u64 = 64 << 10;
@@ -47,7 +49,10 @@ pub(crate) struct Guards {
     /// Bytes before the data, a multiple of every alignment.
     pub lead: u64,
     poison: wgpu::Buffer,
+    /// By id. Changes together with what is recorded for the buffer, under the recorder's lock, so that threads which check, take and give
+    /// back at once agree on whose guards a copy holds.
     watched: Mutex<BTreeMap<u32, Watched>>,
+    fills: AtomicU64,
     /// What checks that nobody asked for have found.
     found: Mutex<Option<Error>>,
 }
@@ -60,6 +65,8 @@ struct Watched {
     argument: &'static str,
     /// Of the data, in whole vec4s: their stores may fill an odd tail up, which is the buffer's own. It is read as NaN all the same.
     bytes: u64,
+    /// Which fill its guards are from: another number tells that the buffer has another owner, or that a check has mended it.
+    fill: u64,
     /// Who has written to it since the last check.
     writers: Vec<String>,
 }
@@ -102,10 +109,11 @@ impl Guards {
             op: "all operators",
             argument: "what stands for an argument that is not given",
             bytes: 16,
+            fill: 0,
             writers: Vec::new(),
         };
-        let guards = Self { lead, poison, watched: Mutex::new([(0, watched)].into()), found: Mutex::default() };
-        Ok((guards, nothing))
+        let watched = Mutex::new([(0, watched)].into());
+        Ok((Self { lead, poison, watched, fills: AtomicU64::new(1), found: Mutex::default() }, nothing))
     }
 
     /// Bytes that a buffer has beside its data.
@@ -121,22 +129,29 @@ impl Guards {
         (op, argument): (&'static str, &'static str),
         bytes: u64,
     ) -> Result<()> {
-        self.fill(gpu, (buffer.id, &buffer.raw), 0, buffer.raw.size())?;
+        let mut recorder = gpu.lock_recorder();
+        let fill = self.fill(gpu, &mut recorder, (buffer.id, &buffer.raw), (0, buffer.raw.size()))?;
         let bytes = bytes.next_multiple_of(16);
-        let watched = Watched { raw: buffer.raw.clone(), op, argument, bytes, writers: Vec::new() };
+        let watched = Watched { raw: buffer.raw.clone(), op, argument, bytes, fill, writers: Vec::new() };
         lock(&self.watched).insert(buffer.id, watched);
         Ok(())
     }
 
-    fn fill(&self, gpu: &Inner, (id, raw): (u32, &wgpu::Buffer), offset: u64, bytes: u64) -> Result<()> {
-        let mut recorder = gpu.lock_recorder();
+    /// Records the copies of the pattern to so many bytes from an offset on; the number of this fill.
+    fn fill(
+        &self,
+        gpu: &Inner,
+        recorder: &mut Recorder,
+        (id, raw): (u32, &wgpu::Buffer),
+        (offset, bytes): (u64, u64),
+    ) -> Result<u64> {
         let (mut at, end) = (offset, offset + bytes);
         while at < end {
             let piece = (POISON_BYTES - at % POISON_BYTES).min(end - at);
             recorder.copy(gpu, (&self.poison, source(id, at)), (raw, at), piece)?;
             at += piece;
         }
-        Ok(())
+        Ok(self.fills.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The buffer is gone.
@@ -191,13 +206,13 @@ impl Guards {
 
     /// Records the copies of all guards and submits them.
     fn start(&self, gpu: &Inner) -> Result<Reading> {
-        // In this order: who is freed after this may still be written to after its guards were copied.
+        // Who is freed after this may still be written to after its guards were copied.
         let freed = gpu.pool.unchecked();
+        let mut recorder = gpu.lock_recorder();
         let watched: Vec<(u32, Watched)> = lock(&self.watched).iter().map(|(id, w)| (*id, w.clone())).collect();
         let total = watched.iter().flat_map(|(_, w)| self.of(w)).map(|(_, bytes)| bytes).sum();
         // No second try, which would come here again.
         let staging = gpu.scoped(|device| read::staging(device, total))?;
-        let mut recorder = gpu.lock_recorder();
         let mut at = 0;
         for (_, w) in &watched {
             for (offset, bytes) in self.of(w) {
@@ -218,18 +233,11 @@ impl Guards {
             for (offset, bytes) in self.of(w) {
                 let (here, rest) = words.split_at((bytes / 4) as usize);
                 words = rest;
-                let before = marks.len();
                 let places = here.iter().enumerate().map(|(i, &word)| (offset + i as u64 * 4, word));
                 marks.extend(places.filter(|&(at, word)| word != pattern(source(*id, at) / 4)));
-                if marks.len() > before {
-                    self.fill(gpu, (*id, &w.raw), offset, bytes)?;
-                }
             }
-            if !marks.is_empty() {
+            if self.settle(gpu, *id, w, !marks.is_empty())? && !marks.is_empty() {
                 errors.push(self.describe(w, &marks));
-            }
-            if let Some(w) = lock(&self.watched).get_mut(id) {
-                w.writers.clear();
             }
         }
         gpu.pool.release(&reading.freed);
@@ -241,6 +249,24 @@ impl Guards {
             }
             Some(error) => Err(error),
         }
+    }
+
+    /// After a check has read a buffer's guards: makes them whole where they are not, and forgets who wrote until then. False where another
+    /// check has done so since, which has told of the marks, or has given the buffer to somebody else.
+    fn settle(&self, gpu: &Inner, id: u32, read: &Watched, marked: bool) -> Result<bool> {
+        let mut recorder = gpu.lock_recorder();
+        let mut watched = lock(&self.watched);
+        let Some(now) = watched.get_mut(&id) else { return Ok(true) };
+        if now.fill != read.fill {
+            return Ok(false);
+        }
+        now.writers.retain(|writer| !read.writers.contains(writer));
+        if marked {
+            for guard in self.of(read) {
+                now.fill = self.fill(gpu, &mut recorder, (id, &read.raw), guard)?;
+            }
+        }
+        Ok(true)
     }
 
     /// `marks` are offsets into the buffer and what is there.

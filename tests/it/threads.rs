@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wgconv::{Conv2d, Error, Fault, Gpu, Tensor};
+use wgconv::{Cache, Conv2d, Error, Fault, Gpu, Tensor};
 
 use crate::calls::{CALLS, bits, on};
 use crate::common::{gpu, next, open};
@@ -117,6 +117,8 @@ fn mixed(gpu: &Gpu, seed: u64, until: Instant, want: &[(Vec<usize>, Vec<u32>)], 
                 Ok(())
             }
             _ if seed.is_multiple_of(8) => gpu.trim(),
+            // Nothing to do where there are no guards.
+            _ if seed % 8 < 4 => gpu.check_guards(),
             _ => gpu.submit(),
         })();
         match result {
@@ -128,11 +130,10 @@ fn mixed(gpu: &Gpu, seed: u64, until: Instant, want: &[(Vec<usize>, Vec<u32>)], 
     [right, failed]
 }
 
-fn stress(faults: bool) -> [u64; 2] {
+fn stress(gpu: &Gpu, faults: bool) -> [u64; 2] {
     let want = wanted();
-    let gpu = open();
     for (name, call) in CALLS {
-        call(&gpu).expect(name);
+        call(gpu).expect(name);
     }
     gpu.wait().expect("wait");
     gpu.trim().expect("trim");
@@ -179,13 +180,23 @@ fn stress(faults: bool) -> [u64; 2] {
 
 #[test]
 fn eight_threads_mix_everything() {
-    let [right, failed] = stress(false);
+    let [right, failed] = stress(&open(), false);
     assert!(right > 20 && failed == 0, "{right}, {failed}");
+}
+
+/// Checks give memory back to the pool while others take it and read its guards.
+#[test]
+fn eight_threads_check_guards() {
+    let builder = Gpu::builder().adapter_from_env().cache(Cache::Off);
+    let gpu = builder.guarded(true).build_blocking().expect("an adapter");
+    let [right, failed] = stress(&gpu, false);
+    assert!(right > 20 && failed == 0, "{right}, {failed}");
+    gpu.check_guards().expect("nothing beside the data");
 }
 
 /// An error reaches whoever ran into it; nobody else gets a wrong value for it.
 #[test]
 fn eight_threads_while_memory_runs_out() {
-    let [right, failed] = stress(true);
+    let [right, failed] = stress(&open(), true);
     assert!(right > 20 && failed > 0, "{right}, {failed}");
 }
