@@ -12,7 +12,7 @@ struct Params {
     first_group: u32,
     channels: u32, rows: u32, quads: u32, first_row: u32,
     in_h: i32, in_w: i32, p_h: i32, p_w: i32,
-    tiles_h: u32, x_base: u32, total: u32,
+    tiles_h: u32, x_base: u32, total: u32, size: i32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>;
@@ -40,30 +40,47 @@ fn main(
     let top = i32((params.first_row + row) % params.tiles_h * {{ M }}u) - params.p_h;
     let left = i32(quad * {{ 4 * M }}u) - params.p_w;
     let plane = (n * params.channels + c) * u32(params.in_h * params.in_w) - params.x_base;
-//% for r in range(A)
-    let inside{{ r }} = (top + {{ r }} >= 0) & (top + {{ r }} < params.in_h);
-    let start{{ r }} = i32(plane) + clamp(top + {{ r }}, 0, params.in_h - 1) * params.in_w;
+    // Rows come in, and columns go out, at one place each, and the others move up: written out for every row and column, this shader
+    // took three times as long to compile. Their number is a parameter lest a compiler unroll the loops.
+//% for a in range(A)
+//% for b in range(A)
+    var h{{ a }}_{{ b }} = vec4<f32>();
+//% endfor
+//% endfor
+    for (var r = 0; r < params.size; r++) {
+        let inside = (top + r >= 0) & (top + r < params.in_h);
+        let start = i32(plane) + clamp(top + r, 0, params.in_h - 1) * params.in_w;
 //% for j in range(COLUMNS)
 //% if VEC and j > 0 and j < COLUMNS - 1
 //% if j % 4 == 1
-    let block{{ r }}_{{ j // 4 }} = select(vec4<f32>(), x[u32(start{{ r }} + min(left + {{ j }}, params.in_w - 4)) / 4u], inside{{ r }} & (left + {{ j }} < params.in_w));
+        let block{{ j // 4 }} = select(vec4<f32>(), x[u32(start + min(left + {{ j }}, params.in_w - 4)) / 4u], inside & (left + {{ j }} < params.in_w));
 //% endif
-    let c{{ r }}_{{ j }} = block{{ r }}_{{ (j - 1) // 4 }}[{{ (j - 1) % 4 }}];
+        let c{{ j }} = block{{ (j - 1) // 4 }}[{{ (j - 1) % 4 }}];
 //% else
-    let c{{ r }}_{{ j }} = select(0.0, x_at(u32(start{{ r }} + clamp(left + {{ j }}, 0, params.in_w - 1))), inside{{ r }} & (left + {{ j }} >= 0) & (left + {{ j }} < params.in_w));
+        let c{{ j }} = select(0.0, x_at(u32(start + clamp(left + {{ j }}, 0, params.in_w - 1))), inside & (left + {{ j }} >= 0) & (left + {{ j }} < params.in_w));
 //% endif
 //% endfor
 //% for k in range(A)
-    let d{{ r }}_{{ k }} = vec4<f32>(c{{ r }}_{{ k }}, c{{ r }}_{{ k + M }}, c{{ r }}_{{ k + 2 * M }}, c{{ r }}_{{ k + 3 * M }});
+        let d{{ k }} = vec4<f32>(c{{ k }}, c{{ k + M }}, c{{ k + 2 * M }}, c{{ k + 3 * M }});
 //% endfor
 //% for b in range(A)
-    let h{{ r }}_{{ b }} = {{ combine(BT[M][b], "d" ~ r ~ "_", "") }};
+//% for a in range(A - 1)
+        h{{ a }}_{{ b }} = h{{ a + 1 }}_{{ b }};
 //% endfor
+        h{{ A - 1 }}_{{ b }} = {{ combine(BT[M][b], "d", "") }};
 //% endfor
+    }
     // One position of the tile after another: `total` is the number of vec4s of each.
+    var at = index;
+    for (var b = 0; b < params.size; b++) {
 //% for a in range(A)
-//% for b in range(A)
-    out[index + {{ a * A + b }}u * params.total] = {{ combine(BT[M][a], "h", "_" ~ b) }};
+        out[at + {{ a * A }}u * params.total] = {{ combine(BT[M][a], "h", "_0") }};
+//% endfor
+        at += params.total;
+//% for a in range(A)
+//% for b in range(A - 1)
+        h{{ a }}_{{ b }} = h{{ a }}_{{ b + 1 }};
 //% endfor
 //% endfor
+    }
 }

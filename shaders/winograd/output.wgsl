@@ -13,7 +13,7 @@ struct Params {
     activation: u32, slope: f32, has_bias: u32, flip: u32,
     cg: u32, og: u32, groups: u32, x_base: u32,
     in_h: i32, in_w: i32, p_h: i32, p_w: i32,
-    total: u32, taps: i32,
+    total: u32, taps: i32, size: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> products: array<vec4<f32>>;
@@ -63,48 +63,61 @@ fn main(
     let left = i32(quad * {{ 4 * M }}u);
     let plane = (n * params.outputs + o) * u32(params.out_h * params.out_w) - params.y_base;
     let shift = select(0.0, bias[select(0u, o, params.has_bias == 1u)], params.has_bias == 1u);
+    // Columns come in, and rows go out, at one place each, and the others move up, as in winograd/input.wgsl.
+//% for i in range(M)
 //% for b in range(A)
+    var s{{ i }}_{{ b }} = vec4<f32>();
+//% endfor
+//% endfor
+    for (var b = 0u; b < params.size; b++) {
 //% for a in range(A)
-    let m{{ a }}_{{ b }} = products[index + {{ a * A + b }}u * params.total];
+        let m{{ a }} = products[index + ({{ a * A }}u + b) * params.total];
 //% endfor
 //% for i in range(M)
-    let s{{ i }}_{{ b }} = {{ combine(AT[M][i], "m", "_" ~ b) }};
+//% for b in range(A - 1)
+        s{{ i }}_{{ b }} = s{{ i }}_{{ b + 1 }};
 //% endfor
+        s{{ i }}_{{ A - 1 }} = {{ combine(AT[M][i], "m", "") }};
 //% endfor
+    }
     var exponent = vec4<u32>();
 //% for i in range(M)
 //% for j in range(M)
     let r{{ i }}_{{ j }} = {{ combine(AT[M][j], "s" ~ i ~ "_", "") }};
     exponent = max(exponent, exponent_bits(r{{ i }}_{{ j }}));
 //% endfor
-//% endfor
-//% for i in range(M)
 //% for b in range(M)
-    let v{{ i }}_{{ b }} = vec4<f32>({% for e in range(4 * b, 4 * b + 4) %}r{{ i }}_{{ e % M }}[{{ e // M }}]{{ ", " if not loop.last }}{% endfor %});
-    let at{{ i }}_{{ b }} = plane + u32((top + {{ i }}) * params.out_w + left + {{ 4 * b }});
-    let live{{ i }}_{{ b }} = (top + {{ i }} < params.out_h) & (left + {{ 4 * b }} < params.out_w);
-    if (live{{ i }}_{{ b }}) {
-        var value = v{{ i }}_{{ b }} + vec4<f32>(shift);
+    var v{{ i }}_{{ b }} = vec4<f32>({% for e in range(4 * b, 4 * b + 4) %}r{{ i }}_{{ e % M }}[{{ e // M }}]{{ ", " if not loop.last }}{% endfor %});
+//% endfor
+//% endfor
+    for (var q_h = top; q_h < min(top + {{ M }}, params.out_h); q_h++) {
+//% for b in range(M)
+        let count{{ b }} = min(params.out_w - left - {{ 4 * b }}, 4);
+        if (count{{ b }} > 0) {
+            let at = plane + u32(q_h * params.out_w + left + {{ 4 * b }});
+            var value = v0_{{ b }} + vec4<f32>(shift);
 //% if VEC_Y
 //% if RESIDUAL
-        value += residual[at{{ i }}_{{ b }} / 4u];
+            value += residual[at / 4u];
 //% endif
-        y[at{{ i }}_{{ b }} / 4u] = activate(value, params.activation, params.slope);
+            y[at / 4u] = activate(value, params.activation, params.slope);
 //% else
-        let count = min(params.out_w - left - {{ 4 * b }}, 4);
 //% if RESIDUAL
-        for (var e = 0; e < count; e++) {
-            value[e] += residual[at{{ i }}_{{ b }} + u32(e)];
-        }
+            for (var e = 0; e < count{{ b }}; e++) {
+                value[e] += residual[at + u32(e)];
+            }
 //% endif
-        let stored = activate(value, params.activation, params.slope);
-        for (var e = 0; e < count; e++) {
-            y[at{{ i }}_{{ b }} + u32(e)] = stored[e];
-        }
+            let stored = activate(value, params.activation, params.slope);
+            for (var e = 0; e < count{{ b }}; e++) {
+                y[at + u32(e)] = stored[e];
+            }
 //% endif
+        }
+//% for i in range(M - 1)
+        v{{ i }}_{{ b }} = v{{ i + 1 }}_{{ b }};
+//% endfor
+//% endfor
     }
-//% endfor
-//% endfor
     if (any(exponent == vec4<u32>(0x7f800000u))) {
         for (var e = 0; e < {{ 4 * M * M }}; e++) {
             let q_h = top + e / {{ 4 * M }};

@@ -8,7 +8,7 @@
 struct Params {
     first_group: u32,
     cg: u32, og: u32, groups: u32, tiles: u32,
-    flip: u32, total: u32,
+    flip: u32, total: u32, size: u32, lanes: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> w: array<f32>;
@@ -34,20 +34,26 @@ fn main(
 //% for k in range(9)
     var w{{ k // 3 }}_{{ k % 3 }} = vec4<f32>();
 //% endfor
-//% for j in range(4)
-    if (o + {{ j }}u < params.og) {
-        let at{{ j }} = ((g * params.og + o + {{ j }}u) * params.cg + c) * 9u;
+    // Channels come in, and rows go out, at one place each, and the others move up, as in winograd/input.wgsl.
+    for (var j = 0u; j < params.lanes; j++) {
+        let at = ((g * params.og + min(o + j, params.og - 1u)) * params.cg + c) * 9u;
 //% for k in range(9)
-        w{{ k // 3 }}_{{ k % 3 }}[{{ j }}] = w[at{{ j }} + select({{ k }}u, {{ 8 - k }}u, params.flip == 1u)];
+        w{{ k // 3 }}_{{ k % 3 }} = vec4<f32>(w{{ k // 3 }}_{{ k % 3 }}.yzw, select(0.0, w[at + select({{ k }}u, {{ 8 - k }}u, params.flip == 1u)], o + j < params.og));
 //% endfor
     }
-//% endfor
 //% for a in range(A)
 //% for k in range(3)
-    let r{{ a }}_{{ k }} = {{ combine(G[M][a], "w", "_" ~ k) }};
+    var r{{ a }}_{{ k }} = {{ combine(G[M][a], "w", "_" ~ k) }};
 //% endfor
+//% endfor
+    for (var a = 0u; a < params.size; a++) {
 //% for b in range(A)
-    out[index + {{ a * A + b }}u * params.total] = {{ combine(G[M][b], "r" ~ a ~ "_", "") }};
+        out[index + (a * {{ A }}u + {{ b }}u) * params.total] = {{ combine(G[M][b], "r0_", "") }};
+//% endfor
+//% for k in range(3)
+//% for a in range(A - 1)
+        r{{ a }}_{{ k }} = r{{ a + 1 }}_{{ k }};
 //% endfor
 //% endfor
+    }
 }

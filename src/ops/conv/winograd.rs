@@ -18,7 +18,7 @@ params! {
     /// `Params` of `winograd/weights.wgsl`.
     pub struct WeightsParams {
         cg: u32, og: u32, groups: u32, tiles: u32,
-        flip: u32, total: u32,
+        flip: u32, total: u32, size: u32, lanes: u32,
     }
 }
 
@@ -27,7 +27,7 @@ params! {
     pub struct InputParams {
         channels: u32, rows: u32, quads: u32, first_row: u32,
         in_h: i32, in_w: i32, p_h: i32, p_w: i32,
-        tiles_h: u32, x_base: u32, total: u32,
+        tiles_h: u32, x_base: u32, total: u32, size: i32,
     }
 }
 
@@ -39,7 +39,7 @@ params! {
         activation: u32, slope: f32, has_bias: u32, flip: u32,
         cg: u32, og: u32, groups: u32, x_base: u32,
         in_h: i32, in_w: i32, p_h: i32, p_w: i32,
-        total: u32, taps: i32,
+        total: u32, taps: i32, size: u32,
     }
 }
 
@@ -150,6 +150,8 @@ impl<'a> Winograd<'a> {
             tiles: p.og().div_ceil(tile),
             flip: p.flip.into(),
             total,
+            size: self.m + 2,
+            lanes: 4,
         };
         let step = Step {
             instance: weights_instance(self.m, tile),
@@ -218,8 +220,20 @@ impl<'a> Winograd<'a> {
         let ([_, in_h, in_w], [_, out_h, out_w]) = (p.input.map(|e| e as i32), p.output.map(|e| e as i32));
         let [_, p_h, p_w] = p.pad_start.map(|e| e as i32);
         let total = p.c_in * rows * quads;
-        let params =
-            InputParams { channels: p.c_in, rows, quads, first_row, in_h, in_w, p_h, p_w, tiles_h, x_base, total };
+        let params = InputParams {
+            channels: p.c_in,
+            rows,
+            quads,
+            first_row,
+            in_h,
+            in_w,
+            p_h,
+            p_w,
+            tiles_h,
+            x_base,
+            total,
+            size: self.m as i32 + 2,
+        };
         steps.push(Step {
             instance: input_instance(self.m, in_w % 4 == 0 && p_w == 1),
             params: Params::new(&params),
@@ -259,6 +273,7 @@ impl<'a> Winograd<'a> {
             p_w,
             total,
             taps: 9,
+            size: self.m + 2,
         };
         let residual = epilogue.residual(3, y);
         let constant = epilogue.activation.constant();
