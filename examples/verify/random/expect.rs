@@ -154,6 +154,8 @@ impl Expected {
             Op::Add => 2,
             Op::Mul => 1,
             Op::Softmax => return Ok(self.softmax_bounds(p, arrays)),
+            // Where comparisons flush what is below the least normal number, all of that is alike: another element may be copied.
+            Op::MaxPool => return Ok(vec![2.0 * LEAST; self.sums.len()]),
             // These move values, which may lose what is below the least normal number.
             _ => return Ok(vec![LEAST; self.sums.len()]),
         };
