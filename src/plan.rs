@@ -266,5 +266,13 @@ mod tests {
             work: 9,
         };
         assert_eq!(step.cut(0).count(), 3, "a profile that anybody can write");
+        let endless = || Step {
+            instance: Instance::new("x.wgsl"),
+            params: Params::new(&0u32),
+            bindings: vec![],
+            groups: 1 << 40,
+            work: u64::MAX,
+        };
+        assert!(endless().cut(1).nth(MOST_CUTS as usize).is_none(), "no more than {MOST_CUTS} parts");
     }
 }

@@ -8,7 +8,7 @@
 // of four positions, which are also four of y: PLANAR comes with VEC. w: [G,T,K,4B,OC] (conv/pack.wgsl). y, residual: [N,O,Q].
 // Along each axis the output has `phases` interleaved parts (1 but for a transposed convolution, where it is the stride): position
 // j of part r is q = j*phases + r, it reads the taps k = k0, k0 + k_step, ... at i = base + j*step + t*tap_step, t = 0, 1, ...
-// The tile of OC channels is the fastest index of the grid, unless `positions_first`.
+// The tile of OC channels is the fastest index of the grid, unless `positions_first`. A planar x starts at its vec4 `x_start`.
 struct Params {
     first_group: u32,
     cg: u32, og: u32, groups: u32, blocks: u32,
@@ -22,7 +22,7 @@ struct Params {
     k_step_d: i32, k_step_h: i32, k_step_w: i32, has_residual: u32,
     p_d: i32, p_h: i32, p_w: i32, positions_first: u32,
     d_d: i32, d_h: i32, d_w: i32, total: u32,
-    y_base: u32,
+    y_base: u32, x_start: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -172,7 +172,7 @@ fn main(
 
 //% if PLANAR
     var w_at = w_tile * params.blocks * {{ OC }}u;
-    var x_at = (n0 * params.groups + g) * params.cg * (plane / 4u) + j0 / 4u;
+    var x_at = params.x_start + (n0 * params.groups + g) * params.cg * (plane / 4u) + j0 / 4u;
     for (var b = 0u; b < params.blocks * {{ 4 // STEP }}u; b++) {
 //% for c in range(STEP)
         let x{{ c }} = x[x_at + {{ c }}u * (plane / 4u)];

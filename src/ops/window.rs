@@ -95,6 +95,15 @@ mod tests {
         assert!(matches!(planned, Err(Error::Invalid { op: "conv1d", .. })), "{planned:?}");
     }
 
+    /// One element more than a window has is four bytes more than a binding.
+    #[test]
+    fn an_error_of_size_counts_the_alignment() {
+        let profile = Profile::baseline();
+        let error = too_large(&profile, "op", "input", window_elements(&profile) + 1);
+        let Error::TooLarge { bytes, limit, .. } = error else { panic!("{error}") };
+        assert_eq!((bytes, limit), (profile.max_binding + 4, profile.max_binding));
+    }
+
     /// More output channels than a binding has elements, over one position.
     #[test]
     fn a_bias_over_the_binding_is_refused() {

@@ -1,11 +1,11 @@
 //! Problems larger than a dispatch or a binding.
 
 use ndarray::{ArrayD, IxDyn, s};
-use wgconv::reference::{ConvSpec, conv_at};
-use wgconv::{Conv2d, ConvKernel, ConvTranspose2d, Error, Gpu, Profile, Tensor, ndarray};
+use wgconv::reference::{ConvSpec, conv, conv_at};
+use wgconv::{Cache, Conv2d, ConvKernel, ConvTranspose2d, Error, Gpu, Profile, Tensor, ndarray, wgpu};
 
 use crate::calls::{CALLS, bits};
-use crate::common::{builder, gpu, integers, next, open, upload};
+use crate::common::{assert_exact, builder, gpu, integers, next, open, upload};
 
 /// Compares seeded elements, and the corners, with the reference.
 #[track_caller]
@@ -83,6 +83,36 @@ fn a_batch_over_the_binding() {
     let conv = Conv2d::new().groups(8).padding(1).kernel(ConvKernel::Depthwise);
     let y = conv.forward(&xt, &upload(&w), None).and_then(|y| y.to_array()).expect("forward");
     check_some(&x, &w, &y, &ConvSpec { groups: 8, pads: vec![(1, 1); 2], ..ConvSpec::new(2) });
+}
+
+/// Images that start anywhere between two alignments, where the input, the output or both are over the binding.
+#[test]
+fn batches_are_cut_at_any_image() {
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 32 << 10, ..wgpu::Limits::default() };
+    let builder = Gpu::builder().adapter_from_env().cache(Cache::Off).limits(limits);
+    let gpu = builder.guarded(true).build_blocking().expect("an adapter");
+    // Channels, groups and kernel of a convolution of five images of 13 x 24.
+    for (channels, groups, k) in [
+        ([4, 14], 1, 1),
+        ([14, 4], 1, 1),
+        ([12, 12], 1, 1),
+        ([12, 12], 3, 1),
+        ([3, 14], 1, 3),
+        ([5, 15], 5, 3),
+        ([16, 16], 4, 3),
+    ] {
+        let [c_in, c_out] = channels;
+        let (x, w) = (integers(&[5, c_in, 13, 24], 1, 3), integers(&[c_out, c_in / groups, k, k], 2, 3));
+        let spec = ConvSpec { groups, pads: vec![(k / 2, k / 2); 2], ..ConvSpec::new(2) };
+        let want = conv(x.view(), w.view(), None, &spec).expect("reference");
+        let conv = Conv2d::new().groups(groups).padding(k / 2);
+        let [xt, wt] = [&x, &w].map(|array| Tensor::from_array(&gpu, array).expect("upload"));
+        for kernel in conv.candidates(gpu.profile(), x.shape(), w.shape()).expect("candidates") {
+            let y = conv.clone().kernel(kernel).forward(&xt, &wt, None).and_then(|y| y.to_array()).expect("forward");
+            assert_exact(&format!("{channels:?} {groups} {k} {kernel:?}"), &y, &want);
+        }
+        gpu.check_guards().expect("nothing beside the data");
+    }
 }
 
 /// A dispatch of more work than the adapter's watchdog may wait for is cut, in the plan.

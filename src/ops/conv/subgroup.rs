@@ -23,7 +23,7 @@ params! {
         k_step_d: i32, k_step_h: i32, k_step_w: i32, has_residual: u32,
         p_d: i32, p_h: i32, p_w: i32, positions_first: u32,
         d_d: i32, d_h: i32, d_w: i32, total: u32,
-        y_base: u32,
+        y_base: u32, x_start: u32,
     }
 }
 
@@ -223,7 +223,8 @@ impl Gemm {
             let bindings = vec![input, Binding::read(Slot::Packed), Binding::read(Slot::Arg(bias)), residual, y];
             let y_start = (first * out_image) as i64 - i64::from(y_base);
             let extents = (count as u32, self.part());
-            steps.push(self.gemm_step(profile, epilogue, bindings, extents, y_start, copy.is_none()));
+            let x_start = copy.is_none().then(|| (first * image) as u32 - x_base);
+            steps.push(self.gemm_step(profile, epilogue, bindings, extents, y_start, x_start));
             first += count;
         }
         let scratch = copy.map(|_| each * self.blocked_bytes() + 16);
@@ -267,7 +268,7 @@ impl Gemm {
     }
 
     /// One dispatch over some images and, of each, the positions of `part`: those of the whole output, or of a slice that starts
-    /// at `y_start`.
+    /// at `y_start`. `x_start`: in a planar input the element where the first image starts, none where it lies in blocks.
     pub fn gemm_step(
         &self,
         profile: &Profile,
@@ -275,7 +276,7 @@ impl Gemm {
         bindings: Vec<Binding>,
         (batch, part): (u32, Axes),
         y_start: i64,
-        planar: bool,
+        x_start: Option<u32>,
     ) -> Step {
         let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
         let tile = self.tile();
@@ -341,6 +342,7 @@ impl Gemm {
             d_w,
             total: total as u32,
             y_base: y_start.wrapping_neg() as u32,
+            x_start: x_start.unwrap_or(0) / 4,
         };
         let products = u64::from(self.cg()) * volume(self.kernel);
         Step {
@@ -348,7 +350,7 @@ impl Gemm {
                 lanes,
                 tile,
                 epilogue.activation.constant(),
-                (vec, planar, transposed, epilogue.has_residual),
+                (vec, x_start.is_some(), transposed, epilogue.has_residual),
             ),
             params: Params::new(&params),
             bindings,

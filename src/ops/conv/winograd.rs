@@ -247,7 +247,7 @@ impl<'a> Winograd<'a> {
         let nothing = Binding::read(Slot::Nothing);
         let products = Binding::write(Slot::Scratch(1));
         let bindings = vec![Binding::read(Slot::Scratch(0)), Binding::read(Slot::Packed), nothing, nothing, products];
-        steps.push(gemm.gemm_step(profile, &plain, bindings, (1, gemm.input), 0, true));
+        steps.push(gemm.gemm_step(profile, &plain, bindings, (1, gemm.input), 0, Some(0)));
 
         let total = p.c_out * rows * quads;
         let params = OutputParams {

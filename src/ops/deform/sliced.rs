@@ -260,6 +260,6 @@ impl<'a> Sliced<'a> {
         let gemm = self.gemm(slice.images, slice.count);
         let part = [1, 1, slice.count as u32];
         let y_start = (start + slice.first) as i64 - i64::from(y_base);
-        gemm.gemm_step(self.profile, epilogue, bindings, (slice.images as u32, part), y_start, false)
+        gemm.gemm_step(self.profile, epilogue, bindings, (slice.images as u32, part), y_start, None)
     }
 }

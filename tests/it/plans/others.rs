@@ -100,6 +100,27 @@ fn deformable_within_a_window() {
     assert!(fused([9, 4, 1, 66], [4, 4, 1, 8]) && !fused([1, 4, 1, 67], [4, 4, 1, 8]));
 }
 
+/// Columns are lists of (channel, tap) in vec4s where blocks of four channels do not pay.
+#[test]
+fn columns_take_no_more_than_their_lists() {
+    let options = DeformConv2d::new().kernel(DeformKernel::Sliced);
+    let plan = options.plan(&software(), &[2, 1, 10, 10], &[8, 1, 3, 3], false).expect("plan");
+    assert_eq!(plan.scratch_bytes(), 2 * 64 * 12 * 4, "{plan}");
+}
+
+#[test]
+fn involution_by_whole_vec4s() {
+    let plan = |pad: usize, kernel: InvolutionKernel| {
+        let options = Involution2d::new().kernel_size(3).padding(pad).kernel(kernel);
+        let extent = 6 + 2 * pad;
+        options.plan(&software(), &[1, 16, 8, 8], &[1, 1, 3, 3, extent, extent]).expect("plan").to_string()
+    };
+    assert!(
+        plan(1, InvolutionKernel::Rows).contains("VEC=1") && plan(1, InvolutionKernel::Subgroup).contains("FLAGS=1")
+    );
+    assert!(plan(3, InvolutionKernel::Rows).contains("VEC=0"), "windows that start at another column of a vec4");
+}
+
 #[test]
 fn involution() {
     use InvolutionKernel::{Direct, Rows, Subgroup};
