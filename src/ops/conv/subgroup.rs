@@ -213,18 +213,18 @@ impl Gemm {
             let out_range = first * out_image..(first + count) * out_image;
             let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
             let residual = epilogue.residual(residual, y);
-            let input = match copy {
+            let x_start = first * image - u64::from(x_base);
+            let (input, planar_start) = match copy {
                 Some(copy) => {
-                    steps.push(self.copy_step(copy, x, (first * image) as i64 - i64::from(x_base), count));
-                    Binding::read(Slot::Scratch(0))
+                    steps.push(self.copy_step(copy, x, x_start as i64, count));
+                    (Binding::read(Slot::Scratch(0)), None)
                 }
-                None => x,
+                None => (x, Some(x_start as u32)),
             };
             let bindings = vec![input, Binding::read(Slot::Packed), Binding::read(Slot::Arg(bias)), residual, y];
             let y_start = (first * out_image) as i64 - i64::from(y_base);
             let extents = (count as u32, self.part());
-            let x_start = copy.is_none().then(|| (first * image) as u32 - x_base);
-            steps.push(self.gemm_step(profile, epilogue, bindings, extents, y_start, x_start));
+            steps.push(self.gemm_step(profile, epilogue, bindings, extents, y_start, planar_start));
             first += count;
         }
         let scratch = copy.map(|_| each * self.blocked_bytes() + 16);
