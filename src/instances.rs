@@ -135,6 +135,14 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
         for block in deform::direct::BLOCKS {
             list.push((deform::direct::instance(block, mask), deform::direct::DirectParams::FIELDS));
         }
+        for lanes in subgroup::SUBGROUPS {
+            for act in activations() {
+                for flags in [(false, false), (false, true), (true, false), (true, true)] {
+                    let instance = deform::few::instance(lanes, act, mask, flags);
+                    list.push((instance, deform::few::FewParams::FIELDS));
+                }
+            }
+        }
         list.push((deform::sliced::sample_instance(mask), deform::sliced::SampleParams::FIELDS));
         list.push((deform::sliced::flat_instance(mask), deform::sliced::FlatParams::FIELDS));
         for tile in tiled::TILES {

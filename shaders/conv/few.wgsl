@@ -6,7 +6,7 @@
 // A subgroup of LANES makes OC output channels x 4*LANES positions: each lane four neighbouring columns, quads of columns counted
 // through rows and images. A step is one channel and kernel row: 3*S + KW input columns a lane, loaded once for all KW taps, and
 // KW*OC weights, of which each lane loads a vec4 or a few and hands them round by broadcast. KW, OC and the stride S along rows are constants.
-// x [N,C,H,W]; w [G,T,CG,KH,KW,OC] (conv/pack.wgsl, taps inside channels); y, residual [N,O,QH,QW]. With VEC_Y, QW is a multiple of 4.
+// x [N,C,H,W]; w [G,T,CG,KH,KW,OC] (conv/pack.wgsl, taps inside channels); y, residual [N,O,QH,QW]. With VEC, QW is a multiple of 4.
 struct Params {
     first_group: u32,
     cg: u32, og: u32, groups: u32, tiles: u32,
@@ -20,8 +20,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> residual: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
-@group(0) @binding(5) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
+@group(0) @binding(4) var<storage, read> residual: array<{{ "vec4<f32>" if VEC else "f32" }}>;
+@group(0) @binding(5) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC else "f32" }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
@@ -103,57 +103,22 @@ fn main(
     let out_plane = u32(params.out_h * params.out_w);
     let y_at = (n * params.og * params.groups + o_first) * out_plane + u32(q_h * params.out_w + q_w) - params.y_base;
     let stored = live & (quad < params.quads);
-    let columns = min(params.out_w - q_w, 4);
-    // Without a bias the buffer is a few zeros, of which the first is read. Lanes 0 to 3 load those of four channels each.
-    let bias_at = select(0u, o_first, params.has_bias == 1u);
-    let bias_last = select(0u, outputs - 1u, params.has_bias == 1u);
-    let bias4 = vec4<f32>(
-//% for j in range(4)
-        bias[bias_at + min(lane * 4u + {{ j }}u, bias_last)],
-//% endfor
-    );
+    let columns = u32(min(params.out_w - q_w, 4));
     var exponent = vec4<u32>();
-    // Four outputs a round, the others then moved down: written out for all, the stores would be most of the shader's length and take
-    // most of its compilation.
-    for (var o = 0u; o < outputs; o += 4u) {
-        let shift = subgroupShuffle(bias4, o / 4u);
-//% for j in range(4)
-        exponent = max(exponent, exponent_bits(sum{{ j }}));
-        var value{{ j }} = sum{{ j }} + vec4<f32>(shift[{{ j }}]);
-        let at{{ j }} = y_at + (o + {{ j }}u) * out_plane;
-        if (stored & (o + {{ j }}u < outputs)) {
-//% if VEC_Y
-//% if RESIDUAL
-            value{{ j }} += residual[at{{ j }} / 4u];
-//% endif
-            y[at{{ j }} / 4u] = activate(value{{ j }}, params.activation, params.slope);
-//% else
-//% if RESIDUAL
-            for (var p = 0; p < columns; p++) {
-                value{{ j }}[p] += residual[at{{ j }} + u32(p)];
-            }
-//% endif
-            let result{{ j }} = activate(value{{ j }}, params.activation, params.slope);
-            for (var p = 0; p < columns; p++) {
-                y[at{{ j }} + u32(p)] = result{{ j }}[p];
-            }
-//% endif
-        }
+//% for o in range(OC)
+    exponent = max(exponent, exponent_bits(sum{{ o }}));
 //% endfor
-//% for o in range(OC - 4)
-        sum{{ o }} = sum{{ o + 4 }};
-//% endfor
-    }
+//% include "common/store_quads.wgsl"
     if (stored & any(exponent == vec4<u32>(0x7f800000u))) {
-        for (var i = 0u; i < outputs * u32(columns); i++) {
-            let o = i / u32(columns);
-            let p = i % u32(columns);
+        for (var i = 0u; i < outputs * columns; i++) {
+            let o = i / columns;
+            let p = i % columns;
             var value = exact(x_image, w_tile, o, q_h, q_w + i32(p)) + bias[bias_at + min(o, bias_last)];
             let at = y_at + o * out_plane + p;
 //% if RESIDUAL
-            value += residual[at{% if VEC_Y %} / 4u][at % 4u{% endif %}];
+            value += residual[at{% if VEC %} / 4u][at % 4u{% endif %}];
 //% endif
-            y[at{% if VEC_Y %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
+            y[at{% if VEC %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
         }
     }
 }

@@ -40,7 +40,8 @@ fn transposed(gpu: &Gpu, kernel: ConvTransposeKernel) -> Result<ArrayD<f32>> {
 }
 
 fn deform(gpu: &Gpu, kernel: DeformKernel, masked: bool) -> Result<ArrayD<f32>> {
-    let (op, x, w) = (DeformConv2d::new().padding(1), [1, 8, 6, 6], [8, 8, 3, 3]);
+    let c = if kernel == DeformKernel::FewChannels { 3 } else { 8 };
+    let (op, x, w) = (DeformConv2d::new().padding(1), [1, c, 6, 6], [8, c, 3, 3]);
     let offered = op.candidates(gpu.profile(), &x, &w)?.contains(&kernel);
     let op = op.kernel(if offered { kernel } else { DeformKernel::Auto });
     let mask = if masked { Some(on(gpu, &[1, 9, 6, 6], 5)?) } else { None };
@@ -124,6 +125,7 @@ pub const CALLS: &[(&str, Call)] = &[
     ("deform_conv2d v1 direct", |gpu| deform(gpu, DeformKernel::Direct, false)),
     ("deform_conv2d v2 sliced", |gpu| deform(gpu, DeformKernel::Sliced, true)),
     ("deform_conv2d v2 fused", |gpu| deform(gpu, DeformKernel::Fused, true)),
+    ("deform_conv2d v2 few channels", |gpu| deform(gpu, DeformKernel::FewChannels, true)),
     ("involution2d direct", |gpu| involution(gpu, InvolutionKernel::Direct)),
     ("involution2d rows", |gpu| involution(gpu, InvolutionKernel::Rows)),
     ("involution2d subgroup", |gpu| involution(gpu, InvolutionKernel::Subgroup)),

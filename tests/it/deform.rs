@@ -144,6 +144,9 @@ fn awkward() {
         (([5, 5], [1, 1], none, 1, 1), [1, 3, 5, 5], [33, 3, 5, 5]),
         (([1, 1], [1, 1], none, 1, 1), [8, 1, 10, 10], [16, 1, 3, 3]),
         (([1, 1], [1, 1], none, 1, 1), [1, 64, 1, 1], [10, 64, 1, 1]),
+        // Several tiles of outputs over few channels, whose weight group spans offset groups.
+        (([1, 1], [1, 1], one, 2, 4), [3, 8, 7, 5], [40, 4, 3, 3]),
+        (([1, 2], [2, 1], one, 2, 2), [2, 4, 8, 9], [34, 2, 3, 3]),
         // More channels than one thread samples.
         (([1, 1], [1, 1], none, 1, 1), [1, 150, 3, 4], [8, 150, 2, 1]),
     ] {
@@ -280,9 +283,9 @@ proptest! {
 /// Bias, then residual, then activation, on images whose positions fill vec4s and on others.
 #[test]
 fn epilogue() {
-    for width in [8, 7] {
+    for (channels, width) in [(8, 8), (8, 7), (3, 8), (3, 7)] {
         let options = ([1, 1], [1, 1], [(1, 1), (1, 1)], 1, 1);
-        let case = Case::exact(options, &[2, 8, 8, width], &[9, 8, 3, 3], true);
+        let case = Case::exact(options, &[2, channels, 8, width], &[9, channels, 3, 3], true);
         let want = case.want();
         let residual = integers(want.shape(), 9, 5);
         let (x, offset, w, bias) = (upload(&case.x), upload(&case.offset), upload(&case.w), upload(&case.bias));
@@ -378,14 +381,16 @@ fn scratch_is_bounded() {
         ([8, 1, 28, 28], [16, 1, 3, 3], DeformConv2d::new()),
         ([1, 256, 4, 4], [32, 256, 3, 3], DeformConv2d::new().padding(1)),
     ] {
-        let plan = options.plan(&sliced, &x, &w, true).expect("plan");
-        assert_eq!(plan.kernel(), "sliced");
+        let plan = options.clone().kernel(DeformKernel::Sliced).plan(&sliced, &x, &w, true).expect("plan");
         let y = plan.output_shape();
         let (input, offsets) = (4 * x.iter().product::<usize>(), 8 * x[0] * w[2] * w[3] * y[2] * y[3]);
         let tile = 4 * 32 * x[1].next_multiple_of(4) * w[2] * w[3];
         let most = (input + offsets).max(tile) + input + 16;
         assert!(plan.scratch_bytes() <= most as u64, "{} over {most}: {plan}", plan.scratch_bytes());
-        // A GPU makes no columns.
+        // Few channels and a GPU make no columns.
+        let plan = options.plan(&sliced, &x, &w, true).expect("plan");
+        let by_rule = if x[1] > 1 { "sliced" } else { "few channels" };
+        assert!(plan.kernel() == by_rule && (x[1] > 1 || plan.scratch_bytes() == 0), "{plan}");
         if x[1] > 1 {
             let plan = options.plan(&Profile::baseline(), &x, &w, true).expect("plan");
             assert_eq!((plan.kernel(), plan.dispatches()), ("fused", 2));

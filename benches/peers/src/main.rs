@@ -49,6 +49,10 @@ struct Options {
     /// Calls of each library that count.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     repeat: u16,
+    /// Calls of each library between two waits, of which a time is one call's share: with several, a small layer's own time and not
+    /// that of the submission.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    calls: u16,
     /// Write the numbers to this file.
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
@@ -112,7 +116,7 @@ fn run(options: &Options) -> Result<()> {
     let mut report = Report { adapter: info.name.clone(), driver, layers: Vec::new() };
     let (mut ratios, mut without, mut failed) = (Vec::new(), 0, 0);
     for layer in &layers {
-        let measured = layer.problem().and_then(|problem| measure(&gpu, &burn, &problem, options.repeat.into()));
+        let measured = layer.problem().and_then(|problem| measure(&gpu, &burn, &problem, options.repeat.into(), options.calls));
         let measurement = match measured {
             Ok(measurement) => measurement,
             Err(error) => {

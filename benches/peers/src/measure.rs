@@ -45,18 +45,13 @@ pub struct Theirs {
     pub truth: Option<f64>,
 }
 
-/// Measures a layer. In every call that counts each library records, submits and waits.
-pub fn measure(gpu: &Gpu, burn: &Burn, problem: &Problem, repeat: usize) -> Result<Measurement> {
+/// Measures a layer. Each library in turn records so many calls, submits and waits; a time is one call's share.
+pub fn measure(gpu: &Gpu, burn: &Burn, problem: &Problem, repeat: usize, calls: u16) -> Result<Measurement> {
     let arrays = problem.arrays();
     let operator = launch(&problem.operation)?;
     let tensors = Tensors::upload(gpu, &arrays)?;
     let kernel = operator.plan(&tensors)?.kernel().to_string();
     gpu.wait()?;
-    let call_ours = || -> Result<_> {
-        let output = operator.forward(&tensors)?;
-        gpu.wait()?;
-        Ok(output)
-    };
     let layer = match theirs::lacks(&problem.operation) {
         None => Some(burn.upload(&problem.operation, &arrays)?),
         Some(_) => None,
@@ -65,14 +60,14 @@ pub fn measure(gpu: &Gpu, burn: &Burn, problem: &Problem, repeat: usize) -> Resu
 
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..1 + WARM_UP + repeat {
-        ours.push(time(&call_ours)?);
+        ours.push(time(calls, || Ok(operator.forward(&tensors)?), || Ok(gpu.wait()?))?);
         if let Some(layer) = &layer {
-            theirs.push(time(|| layer.run())?);
+            theirs.push(time(calls, || layer.forward(), || burn.wait())?);
         }
     }
     let theirs = match &layer {
         Some(layer) => {
-            let (got, want) = (theirs::read(layer.run()?)?, call_ours()?.to_array()?);
+            let (got, want) = (theirs::read(layer.forward()?)?, operator.forward(&tensors)?.to_array()?);
             let comparison = compare_results(problem, &kernel, &got, want.as_slice().unwrap_or_default())?;
             let truth = if comparison.passed { None } else { Some(truth(problem, &comparison.index)?) };
             Some(Theirs { times: Times::of(theirs), comparison, truth })
@@ -85,10 +80,14 @@ pub fn measure(gpu: &Gpu, burn: &Burn, problem: &Problem, repeat: usize) -> Resu
     Ok(Measurement { kernel, ours: Times::of(ours), theirs })
 }
 
-fn time<T>(call: impl FnOnce() -> Result<T>) -> Result<f64> {
+fn time<T>(calls: u16, call: impl Fn() -> Result<T>, wait: impl Fn() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
-    let output = call()?;
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    let mut output = call()?;
+    for _ in 1..calls {
+        output = call()?;
+    }
+    wait()?;
+    let milliseconds = start.elapsed().as_secs_f64() * 1e3 / f64::from(calls);
     drop(output);
     Ok(milliseconds)
 }

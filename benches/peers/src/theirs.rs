@@ -22,7 +22,6 @@ pub struct Burn {
 
 /// A layer's arrays on burn's device, and the layer as burn's options.
 pub struct Layer<'a> {
-    burn: &'a Burn,
     operation: &'a Operation,
     input: CubeTensor,
     weight: CubeTensor,
@@ -61,10 +60,9 @@ impl Burn {
     }
 
     /// Puts a layer's arrays on the device.
-    pub fn upload<'a>(&'a self, operation: &'a Operation, arrays: &Arrays) -> Result<Layer<'a>> {
+    pub fn upload<'a>(&self, operation: &'a Operation, arrays: &Arrays) -> Result<Layer<'a>> {
         let optional = |array: &Option<ArrayD<f32>>| array.as_ref().map(|array| self.tensor(array)).transpose();
         Ok(Layer {
-            burn: self,
             operation,
             input: self.tensor(&arrays.input)?,
             weight: self.tensor(&arrays.weight)?,
@@ -80,14 +78,8 @@ impl Burn {
 }
 
 impl Layer<'_> {
-    /// Launches the layer and waits for it.
-    pub fn run(&self) -> Result<CubeTensor> {
-        let output = self.forward()?;
-        self.burn.wait()?;
-        Ok(output)
-    }
-
-    fn forward(&self) -> Result<CubeTensor> {
+    /// Launches the layer.
+    pub fn forward(&self) -> Result<CubeTensor> {
         let (o, x, w) = (self.operation, self.input.clone(), self.weight.clone());
         match (o.operator, o.kernel.len()) {
             (Operator::Conv, 1) => conv(o, |options| Wgpu::conv1d(x, w, None, options)),

@@ -177,7 +177,7 @@ pub fn deform(bytes: &mut Bytes<'_>, profile: &Profile) {
         expected.plans(
             op,
             profile,
-            (candidates, &[DeformKernel::Direct, DeformKernel::Sliced, DeformKernel::Fused]),
+            (candidates, &[DeformKernel::Direct, DeformKernel::Sliced, DeformKernel::Fused, DeformKernel::FewChannels]),
             |kernel| deform.clone().kernel(kernel.unwrap_or_default()).plan(profile, &input, &weight, has_mask),
         );
     }

@@ -39,7 +39,7 @@ pub(crate) fn instance(
         .with("KW", width)
         .with("S", stride)
         .with("ACT", activation)
-        .with("VEC_Y", vec.into())
+        .with("VEC", vec.into())
         .with("RESIDUAL", residual.into())
 }
 

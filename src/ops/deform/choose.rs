@@ -8,7 +8,7 @@ use crate::profile::Profile;
 use super::fused::{self, Fused};
 use super::problem::{OP, Problem};
 use super::sliced::Sliced;
-use super::{DeformKernel, direct};
+use super::{DeformKernel, direct, few};
 
 /// The kernels that can take the problem, best first by rule.
 pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<DeformKernel> {
@@ -26,6 +26,9 @@ fn offered<'a>(
     if sliced.is_some() {
         // A tile of output channels that is mostly empty costs more than the direct kernel.
         list.insert(usize::from(p.og() < 4), DeformKernel::Sliced);
+    }
+    if few::fits(p, profile) {
+        list.insert(if few::leads(p) { 0 } else { list.len() }, DeformKernel::FewChannels);
     }
     if fused.is_some() {
         list.insert(if fused::leads(p, profile) { 0 } else { list.len() }, DeformKernel::Fused);
@@ -59,6 +62,7 @@ pub(crate) fn plan(
             let (steps, scratch) = sliced.steps(epilogue);
             (Some(sliced.pack()), steps, scratch)
         }
+        (DeformKernel::FewChannels, ..) => (Some(few::pack(p)), few::steps(p, epilogue, has_mask, profile), Vec::new()),
         _ => (None, direct::steps(p, epilogue, has_mask, profile)?, Vec::new()),
     };
     Ok(Plan { op: OP, kernel: kernel.name(), output: p.output_shape.clone(), pack, scratch, steps }.cut(profile))

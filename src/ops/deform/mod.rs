@@ -3,6 +3,7 @@
 pub(crate) mod blocks;
 pub(crate) mod choose;
 pub(crate) mod direct;
+pub(crate) mod few;
 pub(crate) mod fused;
 pub(crate) mod problem;
 pub(crate) mod sliced;
@@ -45,6 +46,8 @@ pub enum DeformKernel {
     /// Samples into the tiles of a GEMM through workgroup memory, without columns: the kernel for GPUs. Blocks of four channels must lie in
     /// one offset group; a copy of the input in such blocks is its scratch memory.
     Fused,
+    /// Samples and multiplies in one pass without columns: up to four input channels a group, adapters whose subgroup size is fixed.
+    FewChannels,
 }
 
 impl DeformKernel {
@@ -54,6 +57,7 @@ impl DeformKernel {
             DeformKernel::Direct => "direct",
             DeformKernel::Sliced => "sliced",
             DeformKernel::Fused => "fused",
+            DeformKernel::FewChannels => "few channels",
         }
     }
 }

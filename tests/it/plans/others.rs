@@ -41,7 +41,7 @@ fn transposed() {
 
 #[test]
 fn deformable() {
-    use DeformKernel::{Direct, Fused, Sliced};
+    use DeformKernel::{Direct, FewChannels, Fused, Sliced};
     let offered = |(groups, offset_groups): (usize, usize), profile: &Profile, x: [usize; 4], w: [usize; 4]| {
         let options = DeformConv2d::new().padding([w[2] / 2, w[3] / 2]).groups(groups).offset_groups(offset_groups);
         options.candidates(profile, &x, &w).expect("a good problem")
@@ -54,6 +54,20 @@ fn deformable() {
     assert_eq!(offered((1, 1), &discrete(), x, [15, 16, 3, 3]), [Direct, Fused]);
     let integrated = Profile { class: AdapterClass::Integrated, ..discrete() };
     assert_eq!(offered((1, 1), &integrated, x, [16, 16, 3, 3]), [Fused, Direct]);
+    // Up to four input channels a group; one tile of outputs that is not mostly empty.
+    for (channels, outputs, list) in [
+        (4, 16, vec![FewChannels, Sliced, Direct, Fused]),
+        (1, 16, vec![FewChannels, Sliced, Direct]),
+        (1, 4, vec![FewChannels, Sliced, Direct]),
+        (1, 3, vec![Direct, Sliced, FewChannels]),
+        (1, 17, vec![Sliced, Direct, FewChannels]),
+        (5, 16, vec![Sliced, Direct]),
+    ] {
+        assert_eq!(offered((1, 1), &software(), [1, channels, 9, 9], [outputs, channels, 3, 3]), list);
+        let (x, w) = ([1, 3 * channels, 9, 9], [3 * outputs, channels, 3, 3]);
+        assert_eq!(offered((3, 1), &software(), x, w).contains(&FewChannels), channels < 5);
+    }
+    assert_eq!(offered((1, 1), &discrete(), [1, 4, 9, 9], [16, 4, 3, 3]), [Fused, Direct]);
     // Blocks of four channels, in one offset group each and two thirds of them full.
     for (channels, groups, offset_groups, blocks) in [
         (16, 1, 2, true),
@@ -89,12 +103,18 @@ fn deformable_within_a_window() {
     let offered = |x: [usize; 4], w: [usize; 4]| options.candidates(&small(), &x, &w).expect("a good problem");
     let sliced = |x: [usize; 4], w: [usize; 4]| offered(x, w).contains(&DeformKernel::Sliced);
     let fused = |x: [usize; 4], w: [usize; 4]| offered(x, w).contains(&DeformKernel::Fused);
+    let few = |x: [usize; 4], w: [usize; 4]| offered(x, w).contains(&DeformKernel::FewChannels);
     // Two coordinates a tap and position.
     assert!(sliced([9, 1, 1, 478], [1, 1, 1, 1]) && !sliced([1, 1, 1, 479], [1, 1, 1, 1]));
     // Four channels of 238 positions, and the zeros.
     assert!(sliced([9, 4, 1, 238], [4, 4, 1, 1]) && !sliced([1, 4, 1, 239], [4, 4, 1, 1]));
     // The columns of one tile, 32 positions, under seven taps and under eight.
     assert!(sliced([1, 4, 1, 16], [4, 4, 1, 7]) && !sliced([1, 4, 1, 16], [4, 4, 1, 8]));
+    assert!(few([9, 1, 1, 478], [1, 1, 1, 1]) && !few([1, 1, 1, 479], [1, 1, 1, 1]));
+    assert!(few([9, 4, 1, 239], [4, 4, 1, 1]) && !few([1, 4, 1, 240], [4, 4, 1, 1]));
+    assert!(few([9, 1, 1, 59], [16, 1, 1, 1]) && !few([1, 1, 1, 60], [16, 1, 1, 1]));
+    // The weights, packed in tiles of sixteen.
+    assert!(few([1, 4, 1, 17], [4, 4, 1, 16]) && !few([1, 4, 1, 17], [4, 4, 1, 17]));
     assert!(fused([9, 4, 1, 238], [4, 4, 1, 1]) && !fused([1, 4, 1, 239], [4, 4, 1, 1]));
     assert!(fused([9, 3, 1, 238], [4, 3, 1, 1]) && !fused([1, 3, 1, 239], [4, 3, 1, 1]));
     assert!(fused([9, 4, 1, 66], [4, 4, 1, 8]) && !fused([1, 4, 1, 67], [4, 4, 1, 8]));

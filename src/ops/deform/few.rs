@@ -1,0 +1,150 @@
+//! Plans for `deform/few.wgsl`: few input channels a group, without columns and without scratch memory.
+
+use std::ops::Range;
+
+use crate::ops::Epilogue;
+use crate::ops::conv::subgroup::{PackParams, SUBGROUPS, pack_instance};
+use crate::ops::window::{image_window, ranges, window_elements};
+use crate::params::params;
+use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
+use crate::profile::Profile;
+
+use super::blocks;
+use super::problem::{Problem, area, i32s};
+use super::{BIAS, INPUT, RESIDUAL, WEIGHT};
+
+params! {
+    /// `Params` of `deform/few.wgsl`.
+    pub struct FewParams {
+        in_h: i32, in_w: i32, out_w: i32, positions: u32,
+        k_w: i32, taps: u32, s_h: i32, s_w: i32,
+        d_h: i32, d_w: i32, p_h: i32, p_w: i32,
+        c_in: u32, cg: u32, cd: u32, offset_groups: u32,
+        og: u32, groups: u32, tiles: u32, quads: u32,
+        quad_tiles: u32, total: u32, activation: u32, slope: f32,
+        has_bias: u32, x_base: u32, offset_base: u32, mask_base: u32,
+        y_base: u32,
+    }
+}
+
+/// Output channels of a tile.
+const TILE: u32 = 16;
+/// Input channels of a group at most; from more on blocks of four, which one load brings, are the better use of a load.
+const MOST: u32 = 4;
+
+pub(crate) fn instance(lanes: u32, activation: u32, mask: bool, (vec, residual): (bool, bool)) -> Instance {
+    Instance::new("deform/few.wgsl")
+        .with("LANES", lanes)
+        .with("ACT", activation)
+        .with("MASK", mask.into())
+        .with("VEC", vec.into())
+        .with("RESIDUAL", residual.into())
+}
+
+fn packed_bytes(p: &Problem) -> u64 {
+    u64::from(p.groups) * u64::from(p.og().next_multiple_of(TILE)) * u64::from(p.cg()) * p.taps() * 4
+}
+
+/// Elements of an image of the largest tensor.
+fn largest(p: &Problem) -> u64 {
+    p.image().max(2 * p.mask_image()).max(p.out_image())
+}
+
+pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
+    p.cg() <= MOST
+        && profile.subgroup.is_some_and(|lanes| SUBGROUPS.contains(&lanes) && lanes <= profile.max_invocations)
+        && largest(p) <= window_elements(profile)
+        && packed_bytes(p) <= profile.max_binding
+}
+
+/// Whether it is the best by rule: with one tile of output channels, each of which samples anew, that is not mostly empty.
+pub(crate) fn leads(p: &Problem) -> bool {
+    (TILE / 4..=TILE).contains(&p.og())
+}
+
+pub(crate) fn pack(p: &Problem) -> Pack {
+    let (cg, og, taps) = (p.cg(), p.og(), p.taps() as u32);
+    let bytes = packed_bytes(p);
+    let total = (bytes / 16) as u32;
+    let params = PackParams {
+        cg,
+        og,
+        taps,
+        channels: cg,
+        group_stride: og * cg * taps,
+        o_stride: cg * taps,
+        c_stride: taps,
+        flip: 0,
+        tiles: og.div_ceil(TILE),
+        total,
+        taps_inside: 1,
+    };
+    let step = Step {
+        instance: pack_instance(TILE),
+        params: Params::new(&params),
+        bindings: vec![Binding::read(Slot::Arg(WEIGHT)), Binding::write(Slot::Packed)],
+        groups: u64::from(total).div_ceil(64),
+        work: u64::from(total) * 4,
+    };
+    Pack { arg: WEIGHT, key: ("deform few", [cg, og, taps, 0, 0, 0, 0, 0]), bytes, steps: vec![step] }
+}
+
+/// As many images at once as a binding holds.
+pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, has_mask: bool, profile: &Profile) -> Vec<Step> {
+    ranges(p.batch.into(), window_elements(profile) / largest(p))
+        .map(|images| step(p, epilogue, has_mask, profile, &images))
+        .collect()
+}
+
+fn step(p: &Problem, epilogue: &Epilogue, has_mask: bool, profile: &Profile, images: &Range<u64>) -> Step {
+    let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
+    let (x, x_base) = image_window(profile, Slot::Arg(INPUT), (p.batch, p.image()), images, false);
+    let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, profile, has_mask, images);
+    let (y, y_base) = image_window(profile, Slot::Out, (p.batch, p.out_image()), images, true);
+    let residual = epilogue.residual(RESIDUAL, y);
+    let (count, positions) = (images.end - images.start, area(p.output));
+    let quads = (count * positions.div_ceil(4)) as u32;
+    let (quad_tiles, tiles) = (quads.div_ceil(lanes), p.og().div_ceil(TILE));
+    let total = quad_tiles * tiles * p.groups;
+    let ([in_h, in_w], [_, out_w], [_, k_w]) = (i32s(p.input), i32s(p.output), i32s(p.kernel));
+    let ([s_h, s_w], [d_h, d_w], [p_h, p_w]) = (i32s(p.stride), i32s(p.dilation), i32s(p.pad_start));
+    let params = FewParams {
+        in_h,
+        in_w,
+        out_w,
+        positions: positions as u32,
+        k_w,
+        taps: p.taps() as u32,
+        s_h,
+        s_w,
+        d_h,
+        d_w,
+        p_h,
+        p_w,
+        c_in: p.c_in,
+        cg: p.cg(),
+        cd: p.cd(),
+        offset_groups: p.offset_groups,
+        og: p.og(),
+        groups: p.groups,
+        tiles,
+        quads,
+        quad_tiles,
+        total,
+        activation: epilogue.activation.code(),
+        slope: epilogue.activation.slope(),
+        has_bias: epilogue.has_bias.into(),
+        x_base,
+        offset_base,
+        mask_base,
+        y_base,
+    };
+    let vec = positions.is_multiple_of(4) && [offset_base, mask_base, y_base].iter().all(|base| base.is_multiple_of(4));
+    Step {
+        instance: instance(lanes, epilogue.activation.constant(), has_mask, (vec, epilogue.has_residual)),
+        params: Params::new(&params),
+        bindings: vec![x, offset, mask, Binding::read(Slot::Packed), Binding::read(Slot::Arg(BIAS)), residual, y],
+        groups: total.into(),
+        work: 2 * count * p.out_image() * u64::from(p.cg()) * p.taps(),
+    }
+}
