@@ -23,6 +23,7 @@ fn activations() -> BTreeSet<u32> {
 }
 
 fn conv() -> Vec<(Instance, Fields)> {
+    use subgroup::Layout;
     let mut list = Vec::new();
     for block in [1, 4] {
         list.push((direct::instance(block), direct::DirectParams::FIELDS));
@@ -32,15 +33,17 @@ fn conv() -> Vec<(Instance, Fields)> {
         list.push((subgroup::pack_instance(tile), subgroup::PackParams::FIELDS));
         for lanes in subgroup::SUBGROUPS {
             for act in activations() {
-                for (vec, planar, transposed) in [
-                    (false, false, false),
-                    (true, false, false),
-                    (true, true, false),
-                    (false, false, true),
-                    (true, false, true),
+                for (vec, layout, transposed) in [
+                    (false, Layout::Blocks, false),
+                    (true, Layout::Blocks, false),
+                    (true, Layout::Planar(0), false),
+                    (false, Layout::Columns, false),
+                    (true, Layout::Columns, false),
+                    (false, Layout::Blocks, true),
+                    (true, Layout::Blocks, true),
                 ] {
                     for residual in [false, true] {
-                        let instance = subgroup::instance(lanes, tile, act, (vec, planar, transposed, residual));
+                        let instance = subgroup::instance(lanes, tile, act, (vec, layout, transposed, residual));
                         list.push((instance, subgroup::SubgroupParams::FIELDS));
                     }
                 }

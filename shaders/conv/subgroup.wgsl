@@ -4,8 +4,9 @@
 //
 // A subgroup of S lanes makes OC output channels x 4*S positions: lane l owns positions 4l..4l+3, one vec4 an output channel.
 // Each lane loads another vec4 of the weights and hands it round by broadcast, so that OC weights cost one or two loads.
-// x: blocks of four channels [N,G,B,P] (conv/blocks.wgsl, with a vec4 of zeros at `zero`) or, with PLANAR, [N,C,P] read as vec4s
-// of four positions, which are also four of y: PLANAR comes with VEC. w: [G,T,K,4B,OC] (conv/pack.wgsl). y, residual: [N,O,Q].
+// x: blocks of four channels [N,G,B,P] (conv/blocks.wgsl, with a vec4 of zeros at `zero`) or, with PLANAR (X 1), [N,C,P] read as vec4s
+// of four positions, which are also four of y: PLANAR comes with VEC. With COLUMNS (X 2) x has a column of taps and blocks for each
+// position, the in_w = 4*S positions of a tile together: [N*Q/(4*S),G,K,B,4*S]; the kernel is K planes of one element then. w: [G,T,K,4B,OC] (conv/pack.wgsl). y, residual: [N,O,Q].
 // Along each axis the output has `phases` interleaved parts (1 but for a transposed convolution, where it is the stride): position
 // j of part r is q = j*phases + r, it reads the taps k = k0, k0 + k_step, ... at i = base + j*step + t*tap_step, t = 0, 1, ...
 // The tile of OC channels is the fastest index of the grid, unless `positions_first`. A planar x starts at its vec4 `x_start`.
@@ -35,6 +36,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> residual: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 //% endif
+//% set PLANAR = X == 1
+//% set COLUMNS = X == 2
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
@@ -57,11 +60,13 @@ fn part_taps(r: i32, phases: i32, k: i32, k_step: i32, pad: i32, dilation: i32) 
 }
 
 // One output by a loop that leaves out the taps in the padding. The fast path multiplies them by 0, which is wrong for a weight that
-// is infinite or NaN: a lane whose sums are not all finite comes here. `x_image` is the first vec4 of the image's group, `start` the
-// input position under the first taps.
+// is infinite or NaN: a lane whose sums are not all finite comes here. `x_image` is the first vec4 of the image's group, or of the
+// position's column, `start` the input position under the first taps.
 fn exact(x_image: u32, w_tile: u32, o: u32, start: vec3<i32>, taps_d: vec3<i32>, taps_h: vec3<i32>, taps_w: vec3<i32>) -> f32 {
     var sum = 0.0;
+//% if not COLUMNS
     let plane = u32(params.in_d * params.in_h * params.in_w);
+//% endif
     for (var t = 0; t < taps_d.y * taps_h.y * taps_w.y; t++) {
         let t_w = t % taps_w.y;
         let t_h = t / taps_w.y % taps_h.y;
@@ -73,7 +78,11 @@ fn exact(x_image: u32, w_tile: u32, o: u32, start: vec3<i32>, taps_d: vec3<i32>,
             let k = u32((k_d * params.k_h + k_h) * params.k_w + taps_w.x + t_w * params.k_step_w);
             for (var c = 0u; c < params.cg; c++) {
                 let w_at = ((w_tile + k) * params.blocks * 4u + c) * {{ OC }}u + o;
+//% if COLUMNS
+                let at = x_image + (k * params.blocks + c / 4u) * u32(params.in_w);
+//% else
                 let at = x_image + c / 4u * plane + u32((i.x * params.in_h + i.y) * params.in_w + i.z);
+//% endif
                 sum += w[w_at / 4u][w_at % 4u] * x[at][c % 4u];
             }
         }
@@ -101,6 +110,12 @@ fn exact(x_image: u32, w_tile: u32, o: u32, start: vec3<i32>, taps_d: vec3<i32>,
 //% endfor
         w_at += {{ OC * STEP // 4 }}u;
 {%- endmacro %}
+// Four positions of a channel from four channels of a position.
+{%- macro channels() %}
+//% for c in range(4)
+        let x{{ c }} = vec4<f32>(v0[{{ c }}], v1[{{ c }}], v2[{{ c }}], v3[{{ c }}]);
+//% endfor
+{%- endmacro %}
 @compute @workgroup_size({{ S }})
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -119,7 +134,11 @@ fn main(
     rest = rest / params.tiles / params.position_tiles;
     let g = rest % params.groups;
     let part_positions = u32(params.part_d * params.part_h * params.part_w);
+//% if COLUMNS
+    let x_tile = (position_tile * params.groups + g) * u32(params.k_d) * params.blocks * u32(params.in_w);
+//% else
     let plane = u32(params.in_d * params.in_h * params.in_w);
+//% endif
     let first = (position_tile * {{ S }}u + lane) * 4u;
 //% if PLANAR
     // Four positions of one image, and the same of the output.
@@ -143,7 +162,7 @@ fn main(
     let j_d{{ p }} = j{{ p }} / params.part_w / params.part_h;
 //% endfor
 //% endif
-//% if not PLANAR
+//% if not PLANAR and not COLUMNS
     // The least and the greatest input position of the tile's first taps along each axis, from what is the same in the whole subgroup: no
     // lane's own position and no subgroup operation may steer the loop of broadcasts.
     let flat_a = min(position_tile * {{ 4 * S }}u, params.positions - 1u);
@@ -180,6 +199,19 @@ fn main(
         x_at += plane / {{ 4 // STEP }}u;
 {{- multiply() }}
     }
+//% elif COLUMNS
+    var w_at = w_tile * params.blocks * {{ OC }}u;
+//% for p in range(4)
+    var x_at{{ p }} = x_tile + flat{{ p }} - position_tile * u32(params.in_w);
+//% endfor
+    for (var b = 0u; b < u32(params.k_d) * params.blocks; b++) {
+//% for p in range(4)
+        let v{{ p }} = x[x_at{{ p }}];
+        x_at{{ p }} += u32(params.in_w);
+//% endfor
+{{- channels() }}
+{{- multiply() }}
+    }
 //% else
     for (var t_d = 0; t_d < taps_d.y; t_d++) {
         for (var t_h = 0; t_h < taps_h.y; t_h++) {
@@ -209,9 +241,7 @@ fn main(
                     let v{{ p }} = x[x_at{{ p }}];
                     x_at{{ p }} += x_step{{ p }};
 //% endfor
-//% for c in range(4)
-                    let x{{ c }} = vec4<f32>(v0[{{ c }}], v1[{{ c }}], v2[{{ c }}], v3[{{ c }}]);
-//% endfor
+{{- channels() }}
 {{- multiply() }}
                 }
             }
@@ -300,8 +330,13 @@ fn main(
             let j3 = vec3<i32>(j / params.part_w / params.part_h, j / params.part_w % params.part_h, j % params.part_w);
             let q = j3 * vec3<i32>(params.phases_d, params.phases_h, params.phases_w) + vec3<i32>(r_d, r_h, r_w);
             if (live && flat < params.positions && q.x < params.out_d && q.y < params.out_h && q.z < params.out_w) {
+//% if COLUMNS
+                let start = vec3<i32>();
+                let x_image = x_tile + flat - position_tile * u32(params.in_w);
+//% else
                 let start = vec3<i32>(taps_d.z, taps_h.z, taps_w.z) + j3 * vec3<i32>(params.step_d, params.step_h, params.step_w);
                 let x_image = (n * params.groups + g) * params.blocks * plane;
+//% endif
                 var value = exact(x_image, w_tile, o, start, taps_d, taps_h, taps_w) + bias[bias_at + min(o, bias_last)];
                 let at = (n * channels + g * params.og + o_first + o) * out_plane
                     + u32((q.x * params.out_h + q.y) * params.out_w + q.z) - params.y_base;

@@ -1,9 +1,10 @@
 // Samples a slice of output positions into columns, blocks of four channels at a time, for the GEMM of conv/subgroup.wgsl.
 //
-//   columns[n, b, k, j] = m[n,d,k,p] * (x[n, b, p*stride - pad + k*dilation + offset[n,d,k,p]])      p = first + j
+//   columns[t, g, k, b, j] = m[n,d,k,p] * (x[n, b, p*stride - pad + k*dilation + offset[n,d,k,p]])
 //
+// Columns stand in tiles of `width` positions, the GEMM's: position j of tile t is n*count + i = t*width + j, p = first + i.
 // x: [N,B,H,W] of vec4 (conv/blocks.wgsl, a vec4 of zeros at `zero`), B the blocks of all weight groups; d = b / BD, the offset group.
-// columns: [N,B,K,J] of vec4. offset [N,D,K,2,P], mask [N,D,K,P], in windows that start at the bases.
+// columns: [T,G,K,B/G,J] of vec4. offset [N,D,K,2,P], mask [N,D,K,P], in windows that start at the bases.
 // A thread takes one position, one tap and up to `each` blocks of one offset group: the neighbours and their weights are found once.
 struct Params {
     first_group: u32,
@@ -13,7 +14,7 @@ struct Params {
     // blocks of an offset group, of a thread; threads an offset group takes for a position and a tap
     bd: u32, each: u32, rounds: u32, offset_groups: u32,
     first: u32, count: u32, total: u32, zero: u32,
-    offset_base: u32, mask_base: u32,
+    offset_base: u32, mask_base: u32, width: u32, columns: u32, group_blocks: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -35,15 +36,20 @@ fn main(
     if (index >= params.total) {
         return;
     }
-    let j = index % params.count;
-    var rest = index / params.count;
+    let j = index % params.width;
+    var rest = index / params.width;
     let k = rest % params.taps;
     rest /= params.taps;
     let start = rest % params.rounds * params.each;
     rest /= params.rounds;
     let d = rest % params.offset_groups;
-    let n = rest / params.offset_groups;
-    let q = params.first + j;
+    let tile = rest / params.offset_groups;
+    let flat = tile * params.width + j;
+    if (flat >= params.columns) {
+        return;
+    }
+    let n = flat / params.count;
+    let q = params.first + flat % params.count;
     let at_h = i32(q) / params.out_w * params.s_h - params.p_h + i32(k) / params.k_w * params.d_h;
     let at_w = i32(q) % params.out_w * params.s_w - params.p_w + i32(k) % params.k_w * params.d_w;
     let field = (n * params.offset_groups + d) * params.taps + k;
@@ -57,18 +63,25 @@ fn main(
 //% endif
     let first_block = d * params.bd + start;
     let round = min(params.each, params.bd - start);
-    let row = n * params.offset_groups * params.bd + first_block;
+    let blocks = params.offset_groups * params.bd;
     let plane = u32(params.in_h * params.in_w);
     // A neighbour outside the image reads the vec4 of zeros, whatever the block.
-    var x_at = select(vec4<u32>(params.zero), vec4<u32>(row * plane) + near.at, near.inside);
+    var x_at = select(vec4<u32>(params.zero), vec4<u32>((n * blocks + first_block) * plane) + near.at, near.inside);
     let x_step = select(vec4<u32>(), vec4<u32>(plane), near.inside);
-    var column = (row * params.taps + k) * params.count + j;
+    // Blocks of a weight group stand together, those of the next behind all its taps.
+    let g = first_block / params.group_blocks;
+    var in_group = first_block - g * params.group_blocks;
+    var column = ((tile * blocks + g * params.group_blocks) * params.taps + k * params.group_blocks + in_group) * params.width + j;
+    let over_taps = (params.taps - 1u) * params.group_blocks * params.width;
     for (var i = 0u; i < round; i++) {
         let top = x[x_at.x] * near.weight.x + x[x_at.y] * near.weight.y;
         let bottom = x[x_at.z] * near.weight.z + x[x_at.w] * near.weight.w;
         // Channels past a group's last are 0, or NaN under an infinite mask: the GEMM leaves them out of sums that are not finite.
         columns[column] = (top + bottom){% if MASK %} * m{% endif %};
         x_at += x_step;
-        column += params.taps * params.count;
+        in_group++;
+        let group_done = in_group == params.group_blocks;
+        in_group = select(in_group, 0u, group_done);
+        column += params.width + select(0u, over_taps, group_done);
     }
 }

@@ -1,10 +1,11 @@
 // Samples a slice of output positions into columns where blocks of four channels do not pay or do not lie in one offset group:
 // four neighbours of a weight group's list of (channel, tap) make a block.
 //
-//   columns[n, g, b, j] = (m[n,d,k,p] * x[n, g*CG + c, p*stride - pad + k*dilation + offset[n,d,k,p]], (c,k) = 4b + 0..3)
+//   columns[t, g, b, j] = (m[n,d,k,p] * x[n, g*CG + c, p*stride - pad + k*dilation + offset[n,d,k,p]], (c,k) = 4b + 0..3)
 //
-// p = first + j, (c,k) the number c*K + k, d = (g*CG + c) / CD the offset group. Past the list's end stands 0.
-// x [N,C,H,W], offset [N,D,K,2,P], mask [N,D,K,P], in windows that start at the bases; columns [N,G,B,J] of vec4.
+// (c,k) is the number c*K + k, d = (g*CG + c) / CD the offset group; past the list's end stands 0. Columns stand in tiles of `width`
+// positions, the GEMM's: position j of tile t is n*count + i = t*width + j, p = first + i.
+// x [N,C,H,W], offset [N,D,K,2,P], mask [N,D,K,P], in windows that start at the bases; columns [T,G,B,J] of vec4.
 // A thread makes one vec4.
 struct Params {
     first_group: u32,
@@ -14,6 +15,7 @@ struct Params {
     c_in: u32, cg: u32, cd: u32, offset_groups: u32,
     groups: u32, blocks: u32, first: u32, count: u32,
     total: u32, x_base: u32, offset_base: u32, mask_base: u32,
+    width: u32, columns: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -35,13 +37,17 @@ fn main(
     if (index >= params.total) {
         return;
     }
-    let j = index % params.count;
-    var rest = index / params.count;
+    let j = index % params.width;
+    var rest = index / params.width;
     let b = rest % params.blocks;
     rest /= params.blocks;
     let g = rest % params.groups;
-    let n = rest / params.groups;
-    let q = params.first + j;
+    let flat = rest / params.groups * params.width + j;
+    if (flat >= params.columns) {
+        return;
+    }
+    let n = flat / params.count;
+    let q = params.first + flat % params.count;
     let at_h = i32(q) / params.out_w * params.s_h - params.p_h;
     let at_w = i32(q) % params.out_w * params.s_w - params.p_w;
     let plane = u32(params.in_h * params.in_w);

@@ -126,8 +126,9 @@ fn long_dispatches_are_cut() {
         let least = plan(&Profile { max_work: u64::MAX, ..profile.clone() }).dispatches() as u64;
         for max_work in [profile.max_work, flops / 7, flops / 1000] {
             let cut = plan(&Profile { max_work, ..profile.clone() }).dispatches() as u64;
-            // Winograd has fewer operations than the direct way.
-            assert!(cut >= least + flops / 6 / max_work, "{kernel:?}, {max_work}: {cut} dispatches, not cut {least}");
+            // Winograd has fewer operations than the direct way, and in slices of its scratch memory less work a dispatch than is allowed.
+            let enough = least.max(flops / 6 / max_work);
+            assert!(cut >= enough, "{kernel:?}, {max_work}: {cut} dispatches of {enough}, not cut {least}");
         }
     }
 }

@@ -70,6 +70,28 @@ pub(crate) struct Gemm {
     pub dilation: [i32; 3],
 }
 
+/// How the input of the GEMM lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// In blocks of four channels (`conv/blocks.wgsl`).
+    Blocks,
+    /// As it is; the first image starts at this element.
+    Planar(u32),
+    /// A column of taps and blocks for each position, tile by tile.
+    Columns,
+}
+
+impl Layout {
+    /// The shader's constant.
+    fn constant(self) -> u32 {
+        match self {
+            Layout::Blocks => 0,
+            Layout::Planar(_) => 1,
+            Layout::Columns => 2,
+        }
+    }
+}
+
 /// Strides of the weight tensor: (group, output channel, input channel), and whether taps count backwards.
 pub(crate) struct WeightLayout {
     pub group: u32,
@@ -214,17 +236,17 @@ impl Gemm {
             let (y, y_base) = window(profile, Slot::Out, out_range, batch * out_image, true);
             let residual = epilogue.residual(residual, y);
             let x_start = first * image - u64::from(x_base);
-            let (input, planar_start) = match copy {
+            let (input, layout) = match copy {
                 Some(copy) => {
                     steps.push(self.copy_step(copy, x, x_start as i64, count));
-                    (Binding::read(Slot::Scratch(0)), None)
+                    (Binding::read(Slot::Scratch(0)), Layout::Blocks)
                 }
-                None => (x, Some(x_start as u32)),
+                None => (x, Layout::Planar(x_start as u32)),
             };
             let bindings = vec![input, Binding::read(Slot::Packed), Binding::read(Slot::Arg(bias)), residual, y];
             let y_start = (first * out_image) as i64 - i64::from(y_base);
             let extents = (count as u32, self.part());
-            steps.push(self.gemm_step(profile, epilogue, bindings, extents, y_start, planar_start));
+            steps.push(self.gemm_step(profile, epilogue, bindings, extents, y_start, layout));
             first += count;
         }
         let scratch = copy.map(|_| each * self.blocked_bytes() + 16);
@@ -268,7 +290,7 @@ impl Gemm {
     }
 
     /// One dispatch over some images and, of each, the positions of `part`: those of the whole output, or of a slice that starts
-    /// at `y_start`. `x_start`: in a planar input the element where the first image starts, none where it lies in blocks.
+    /// at `y_start`.
     pub fn gemm_step(
         &self,
         profile: &Profile,
@@ -276,7 +298,7 @@ impl Gemm {
         bindings: Vec<Binding>,
         (batch, part): (u32, Axes),
         y_start: i64,
-        x_start: Option<u32>,
+        layout: Layout,
     ) -> Step {
         let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
         let tile = self.tile();
@@ -342,7 +364,7 @@ impl Gemm {
             d_w,
             total: total as u32,
             y_base: y_start.wrapping_neg() as u32,
-            x_start: x_start.unwrap_or(0) / 4,
+            x_start: if let Layout::Planar(start) = layout { start / 4 } else { 0 },
         };
         let products = u64::from(self.cg()) * volume(self.kernel);
         Step {
@@ -350,7 +372,7 @@ impl Gemm {
                 lanes,
                 tile,
                 epilogue.activation.constant(),
-                (vec, x_start.is_some(), transposed, epilogue.has_residual),
+                (vec, layout, transposed, epilogue.has_residual),
             ),
             params: Params::new(&params),
             bindings,
@@ -382,14 +404,14 @@ pub(crate) fn instance(
     lanes: u32,
     tile: u32,
     activation: u32,
-    (vec, planar, transposed, residual): (bool, bool, bool, bool),
+    (vec, layout, transposed, residual): (bool, Layout, bool, bool),
 ) -> Instance {
     Instance::new("conv/subgroup.wgsl")
         .with("S", lanes)
         .with("OC", tile)
         .with("ACT", activation)
         .with("VEC", vec as u32)
-        .with("PLANAR", planar as u32)
+        .with("X", layout.constant())
         .with("TRANSPOSED", transposed as u32)
         .with("RESIDUAL", residual as u32)
 }

@@ -12,7 +12,7 @@ use crate::profile::{AdapterClass, Profile};
 
 use super::ConvKernel;
 use super::problem::{Problem, volume};
-use super::subgroup::Gemm;
+use super::subgroup::{Gemm, Layout};
 
 params! {
     /// `Params` of `winograd/weights.wgsl`.
@@ -247,7 +247,7 @@ impl<'a> Winograd<'a> {
         let nothing = Binding::read(Slot::Nothing);
         let products = Binding::write(Slot::Scratch(1));
         let bindings = vec![Binding::read(Slot::Scratch(0)), Binding::read(Slot::Packed), nothing, nothing, products];
-        steps.push(gemm.gemm_step(profile, &plain, bindings, (1, gemm.input), 0, Some(0)));
+        steps.push(gemm.gemm_step(profile, &plain, bindings, (1, gemm.input), 0, Layout::Planar(0)));
 
         let total = p.c_out * rows * quads;
         let params = OutputParams {

@@ -1,11 +1,10 @@
 //! Deformable convolution in two passes over slices of the output: sample into columns, multiply by `conv/subgroup.wgsl`.
 //!
-//! The columns are an image of their own, one row for each tap, over which the multiplication is a convolution with a kernel of
-//! one column. A slice is some positions of an image or some whole images: its columns take no more memory than input and offsets do,
+//! The columns stand in tiles of the multiplication's positions, so that it reads them one after the other. A slice is some positions of an image or some whole images: its columns take no more memory than input and offsets do,
 //! or what one tile of positions needs. The copy of the slice's images in blocks of four channels comes on top.
 
 use crate::ops::Epilogue;
-use crate::ops::conv::subgroup::{Gemm, SUBGROUPS, WeightLayout};
+use crate::ops::conv::subgroup::{Gemm, Layout, SUBGROUPS, WeightLayout};
 use crate::ops::window::{image_window, window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
@@ -23,7 +22,8 @@ params! {
         d_h: i32, d_w: i32, p_h: i32, p_w: i32,
         bd: u32, each: u32, rounds: u32, offset_groups: u32,
         first: u32, count: u32, total: u32, zero: u32,
-        offset_base: u32, mask_base: u32,
+        offset_base: u32, mask_base: u32, width: u32, columns: u32,
+        group_blocks: u32,
     }
 }
 
@@ -36,6 +36,7 @@ params! {
         c_in: u32, cg: u32, cd: u32, offset_groups: u32,
         groups: u32, blocks: u32, first: u32, count: u32,
         total: u32, x_base: u32, offset_base: u32, mask_base: u32,
+        width: u32, columns: u32,
     }
 }
 
@@ -70,7 +71,7 @@ impl<'a> Sliced<'a> {
         let sliced = Self { p, profile, has_mask, blocked: blocks::pay(p) };
         let most = window_elements(profile);
         let image = p.image().max(2 * p.mask_image()).max(sliced.copied_image() + 4);
-        let fits = image <= most && sliced.gemm(1, sliced.tile()).fits(profile);
+        let fits = image <= most && sliced.gemm(1).fits(profile);
         fits.then_some(sliced)
     }
 
@@ -95,8 +96,8 @@ impl<'a> Sliced<'a> {
         u64::from(self.p.groups) * self.blocks() * 4 * taps
     }
 
-    /// The multiplication over the columns of some positions of some images.
-    fn gemm(&self, images: u64, count: u64) -> Gemm {
+    /// The multiplication over the columns of some images; its input is a tile of them.
+    fn gemm(&self, images: u64) -> Gemm {
         let p = self.p;
         let (taps, list) = if self.blocked { (p.taps() as u32, 1) } else { (1, p.taps() as u32) };
         Gemm {
@@ -104,7 +105,7 @@ impl<'a> Sliced<'a> {
             c_in: p.c_in * list,
             c_out: p.c_out,
             groups: p.groups,
-            input: [taps, 1, count as u32],
+            input: [taps, 1, self.tile() as u32],
             output: [1, 1, area(p.output) as u32],
             kernel: [taps, 1, 1],
             phases: [1; 3],
@@ -121,7 +122,7 @@ impl<'a> Sliced<'a> {
         let list = cg * taps;
         let input = if self.blocked { taps } else { 1 };
         let layout = WeightLayout { group: self.p.og() * list, output: list, input, flip: false };
-        self.gemm(1, self.tile()).pack(WEIGHT, &layout)
+        self.gemm(1).pack(WEIGHT, &layout)
     }
 
     /// The images of a slice and the positions of an image.
@@ -130,13 +131,13 @@ impl<'a> Sliced<'a> {
         let (batch, positions, most) = (u64::from(p.batch), area(p.output), window_elements(self.profile));
         let budget = (batch * (p.image() + 2 * p.mask_image())).min(most);
         let largest = p.image().max(2 * p.mask_image()).max(p.out_image()).max(self.copied_image() + 4);
-        let images = (budget / (self.column() * positions)).min(most / largest).min(batch);
+        let tile = self.tile();
+        let count = budget / self.column() / tile * tile;
+        let images = (count / positions).min(most / largest).min(batch);
         if images > 0 {
             return (batch.div_ceil(batch.div_ceil(images)), positions);
         }
-        let tile = self.tile();
-        let count = (budget / self.column() / tile * tile).max(tile);
-        (1, positions.div_ceil(positions.div_ceil(count)).next_multiple_of(tile).min(positions))
+        (1, positions.div_ceil(positions.div_ceil(count.max(tile))).next_multiple_of(tile).min(positions))
     }
 
     /// Dispatches and scratch bytes: the columns, and the copy in blocks.
@@ -155,7 +156,7 @@ impl<'a> Sliced<'a> {
                 steps.push(self.multiply_step(epilogue, &slice));
             }
         }
-        let mut scratch = vec![each * width * self.column() * 4];
+        let mut scratch = vec![(each * width).next_multiple_of(self.tile()) * self.column() * 4];
         if self.blocked {
             scratch.push(each * self.copied_image() * 4 + 16);
         }
@@ -170,7 +171,8 @@ impl<'a> Sliced<'a> {
         // A software adapter has threads enough; a GPU wants many, and finds the neighbours again for each.
         let each = bd.min(if self.profile.class == AdapterClass::Cpu { 32 } else { 8 });
         let rounds = bd.div_ceil(each);
-        let total = slice.images * u64::from(p.offset_groups) * rounds * p.taps() * slice.count;
+        let (columns, width) = (slice.images * slice.count, self.tile());
+        let total = u64::from(p.offset_groups) * rounds * p.taps() * columns.next_multiple_of(width);
         let ([in_h, in_w], [_, out_w], [_, k_w]) = (i32s(p.input), i32s(p.output), i32s(p.kernel));
         let ([s_h, s_w], [d_h, d_w], [p_h, p_w]) = (i32s(p.stride), i32s(p.dilation), i32s(p.pad_start));
         let params = SampleParams {
@@ -196,6 +198,9 @@ impl<'a> Sliced<'a> {
             zero: (slice.images * self.copied_image() / 4) as u32,
             offset_base,
             mask_base,
+            width: width as u32,
+            columns: columns as u32,
+            group_blocks: self.blocks() as u32,
         };
         Step {
             instance: sample_instance(self.has_mask),
@@ -211,7 +216,8 @@ impl<'a> Sliced<'a> {
         let images = slice.image..slice.image + slice.images;
         let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, self.profile, self.has_mask, &images);
         let (x, x_base) = image_window(self.profile, Slot::Arg(INPUT), (p.batch, p.image()), &images, false);
-        let total = slice.images * slice.count * self.column() / 4;
+        let (columns, width) = (slice.images * slice.count, self.tile());
+        let total = columns.next_multiple_of(width) * self.column() / 4;
         let ([in_h, in_w], [_, out_w]) = (i32s(p.input), i32s(p.output));
         let ([s_h, s_w], [d_h, d_w], [p_h, p_w]) = (i32s(p.stride), i32s(p.dilation), i32s(p.pad_start));
         let params = FlatParams {
@@ -239,6 +245,8 @@ impl<'a> Sliced<'a> {
             x_base,
             offset_base,
             mask_base,
+            width: width as u32,
+            columns: columns as u32,
         };
         Step {
             instance: flat_instance(self.has_mask),
@@ -257,9 +265,9 @@ impl<'a> Sliced<'a> {
         let residual = epilogue.residual(RESIDUAL, y);
         let columns = Binding::read(Slot::Scratch(0));
         let bindings = vec![columns, Binding::read(Slot::Packed), Binding::read(Slot::Arg(BIAS)), residual, y];
-        let gemm = self.gemm(slice.images, slice.count);
+        let gemm = self.gemm(slice.images);
         let part = [1, 1, slice.count as u32];
         let y_start = (start + slice.first) as i64 - i64::from(y_base);
-        gemm.gemm_step(self.profile, epilogue, bindings, (slice.images as u32, part), y_start, None)
+        gemm.gemm_step(self.profile, epilogue, bindings, (slice.images as u32, part), y_start, Layout::Columns)
     }
 }
