@@ -5,9 +5,9 @@
 //              + residual[n,o,p])      d = (g*CG + c) / CD, the offset group; x sampled as deform/corners.wgsl says
 //
 // A subgroup of LANES makes OC output channels x 4*LANES positions: each lane four neighbouring ones of an image, quads of positions
-// counted through images. A step is one channel and tap: 16 neighbours a lane, and OC weights, of which each lane loads a vec4 and hands
-// it round by broadcast. x [N,C,H,W]; offset [N,D,K,2,P], mask [N,D,K,P]; w [G,T,CG,K,OC] (conv/pack.wgsl, taps inside channels); y, residual [N,O,P].
-// With VEC, P is a multiple of 4.
+// counted through images. A step is one channel and tap: 16 neighbours a lane, and OC weights, of which each lane loads N and hands
+// them round by broadcast. x [N,C,H,W]; offset [N,D,K,2,P], mask [N,D,K,P]; w [G,T,CG,K,OC] (conv/pack.wgsl, taps inside channels);
+// y, residual [N,O,P]. With VEC, P is a multiple of 4.
 struct Params {
     first_group: u32,
     in_h: i32, in_w: i32, out_w: i32, positions: u32,
@@ -19,20 +19,22 @@ struct Params {
     has_bias: u32, x_base: u32, offset_base: u32, mask_base: u32,
     y_base: u32,
 }
+//% set OC = 16
+// Weights of a lane, neighbours in the tile.
+//% set N = [OC // LANES, 1] | max
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> offset: array<{{ "vec4<f32>" if VEC else "f32" }}>;
 //% if MASK
 @group(0) @binding(3) var<storage, read> mask: array<{{ "vec4<f32>" if VEC else "f32" }}>;
 //% endif
-@group(0) @binding(4) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> w: array<{{ "vec%d<f32>" | format(N) if N > 1 else "f32" }}>;
 @group(0) @binding(5) var<storage, read> bias: array<f32>;
 @group(0) @binding(6) var<storage, read> residual: array<{{ "vec4<f32>" if VEC else "f32" }}>;
 @group(0) @binding(7) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC else "f32" }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "deform/corners.wgsl"
-//% set OC = 16
 {%- macro four(buffer, at) %}vec4<f32>({% for i in range(4) %}{{ buffer }}[{{ at }} + (q{{ i }} - q)]{{ "" if loop.last else ", " }}{% endfor %}){% endmacro %}
 
 @compute @workgroup_size({{ LANES }})
@@ -63,8 +65,8 @@ fn main(
 //% for o in range(OC)
     var sum{{ o }} = vec4<f32>();
 //% endfor
-    let w_lane = min(lane, {{ OC // 4 - 1 }}u);
-    var w_at = (g * params.tiles + tile) * params.taps * params.cg * {{ OC // 4 }}u;
+    let w_lane = min(lane, {{ OC // N - 1 }}u);
+    var w_at = (g * params.tiles + tile) * params.taps * params.cg * {{ OC // N }}u;
     for (var c = g * params.cg; c < (g + 1u) * params.cg; c++) {
         let x_at = (n * params.c_in + c) * plane - params.x_base;
         let field = (n * params.offset_groups + c / params.cd) * params.taps;
@@ -102,11 +104,11 @@ fn main(
             let value{{ i }} = (part{{ i }}.x + part{{ i }}.y) + (part{{ i }}.z + part{{ i }}.w);
 //% endfor
             let value = vec4<f32>(value0, value1, value2, value3){% if MASK %} * m{% endif %};
-            let w4 = w[w_at + w_lane];
+            let weights = w[w_at + w_lane];
 //% for o in range(OC)
-            sum{{ o }} += subgroupBroadcast(w4[{{ o % 4 }}], {{ o // 4 }}u) * value;
+            sum{{ o }} += subgroupBroadcast(weights{% if N > 1 %}[{{ o % N }}]{% endif %}, {{ o // N }}u) * value;
 //% endfor
-            w_at += {{ OC // 4 }}u;
+            w_at += {{ OC // N }}u;
             offset_at += 2u * params.positions;
 //% if MASK
             mask_at += params.positions;

@@ -148,7 +148,17 @@ const OF_OPERATORS: &[&str] = &[
     "winograd::",
 ];
 /// A few of them, for a width at which the software driver takes several times as long to compile a shader.
-const FEW_OF_LANES: &[&str] = &["::awkward", "conv::depthwise", "conv::grouped", "winograd::integers", "golden::"];
+const FEW_OF_LANES: &[&str] = &[
+    "conv::awkward",
+    "conv::depthwise",
+    "conv::grouped",
+    "conv_transpose::awkward",
+    "deform::awkward",
+    "golden::every_kernel",
+    "involution::awkward",
+    "linear::awkward",
+    "winograd::integers",
+];
 /// Faults are made before a driver is asked.
 const OF_FAULTS: &[&str] = &["faults::", "lost::", "threads::"];
 
