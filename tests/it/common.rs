@@ -1,5 +1,6 @@
 //! What all tests need: the adapter, arrays of known contents, and the comparison with the reference.
 
+use std::fmt::Debug;
 use std::sync::OnceLock;
 
 use ndarray::{ArrayD, ArrayViewD, Dimension, IxDyn};
@@ -25,6 +26,15 @@ pub fn open() -> Gpu {
     builder()
         .build_blocking()
         .expect("the tests need an adapter: `cargo xtask setup` installs a software one on Debian and Ubuntu")
+}
+
+/// Which of the kernels that are offered a table of problems is to run: all, but with subgroups of 16, for which llvmpipe compiles a
+/// shader several times as long, those that are written for a subgroup's size. The others were run with 8.
+pub fn to_run<K: Debug>(kernels: Vec<K>) -> Vec<K> {
+    const OF_LANES: [&str; 8] =
+        ["Subgroup", "Pointwise", "FewChannels", "Depthwise", "Grouped", "Winograd", "WinogradF4", "Sliced"];
+    let all = gpu().profile().subgroup != Some(16);
+    kernels.into_iter().filter(|kernel| all || OF_LANES.contains(&format!("{kernel:?}").as_str())).collect()
 }
 
 /// Small integers from a seed, `-most..=most`, a fifth of them zero: float results on them are exact.

@@ -7,7 +7,9 @@ use wgconv::{
     Activation, AdapterClass, Cache, Conv2d, DeformConv2d, DeformKernel, Error, Gpu, Profile, Tensor, ndarray, wgpu,
 };
 
-use crate::common::{abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, poisoned, reals, upload};
+use crate::common::{
+    abs, assert_bounded, assert_exact, gpu, integers, largest, linear_bound, poisoned, reals, to_run, upload,
+};
 
 /// The arrays of a problem.
 struct Case {
@@ -94,7 +96,7 @@ impl Case {
             options.forward_into(&x, &offset, &w, Some(&bias), mask.as_ref(), &out).expect("forward");
             (kernel, out.to_array().expect("read"))
         };
-        kernels.into_iter().map(run).collect()
+        to_run(kernels).into_iter().map(run).collect()
     }
 
     fn name(&self, kernel: DeformKernel) -> String {

@@ -164,15 +164,15 @@ const OF_FAULTS: &[&str] = &["faults::", "lost::", "threads::"];
 
 /// The runs of `cargo xtask test`, the longest first.
 fn test_runs(adapter: Option<&Adapter>, quick: bool, swiftshader: bool) -> Vec<TestRun> {
-    // --workspace everywhere: with fewer packages cargo would choose fewer features and build the dependencies again. --tests leaves the
-    // examples out, which are built before.
+    // --workspace everywhere: with fewer packages cargo would choose fewer features and build the dependencies again.
     let run = |about: &str, targets| TestRun { about: about.into(), targets, only: &[], skipped: &[], env: vec![] };
-    let all = run("library and integration tests", &["--workspace", "--tests"]);
+    let integration = |about: &str, env| TestRun { env, ..run(about, &["--workspace", "--test", "it"]) };
+    let all = integration("integration tests", vec![]);
+    let library = run("tests of the library and of these tasks", &["--workspace", "--lib", "--bins"]);
     let documentation = run("tests in the documentation", &["--workspace", "--doc"]);
     if quick {
-        return vec![all, documentation];
+        return vec![all, library, documentation];
     }
-    let integration = |about: &str, env| TestRun { env, ..run(about, &["--workspace", "--test", "it"]) };
     let mut runs = vec![all];
     if let Some(llvmpipe) = adapter.filter(|adapter| adapter.is_llvmpipe()) {
         // The vector width is the subgroup size times 32: what is right for one size only shows under another.
@@ -185,11 +185,11 @@ fn test_runs(adapter: Option<&Adapter>, quick: bool, swiftshader: bool) -> Vec<T
     }
     let limits = integration("integration tests under WebGPU's default limits", vec![("WGCONV_LIMITS", "default")]);
     runs.push(TestRun { skipped: OF_FAULTS, ..limits });
-    runs.push(documentation);
     if swiftshader {
         let second = integration("operators on SwiftShader", adapter::SWIFTSHADER.to_vec());
-        runs.insert(1, TestRun { only: OF_OPERATORS, ..second });
+        runs.push(TestRun { only: OF_OPERATORS, ..second });
     }
+    runs.extend([library, documentation]);
     runs
 }
 
