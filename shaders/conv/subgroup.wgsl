@@ -6,7 +6,8 @@
 // Each lane loads another vec4 of the weights and hands it round by broadcast, so that OC weights cost one or two loads.
 // x: blocks of four channels [N,G,B,P] (conv/blocks.wgsl, with a vec4 of zeros at `zero`) or, with PLANAR (X 1), [N,C,P] read as vec4s
 // of four positions, which are also four of y: PLANAR comes with VEC. With COLUMNS (X 2) x has a column of taps and blocks for each
-// position, the in_w = 4*S positions of a tile together: [N*Q/(4*S),G,K,B,4*S]; the kernel is K planes of one element then. w: [G,T,K,4B,OC] (conv/pack.wgsl). y, residual: [N,O,Q].
+// position, the in_w = 4*S positions of a tile together: [N*Q/(4*S),G,K,B,4*S]; the kernel is K planes of one element then.
+// w: [G,T,K,4B,OC] (conv/pack.wgsl). y, residual: [N,O,Q].
 // Along each axis the output has `phases` interleaved parts (1 but for a transposed convolution, where it is the stride): position
 // j of part r is q = j*phases + r, it reads the taps k = k0, k0 + k_step, ... at i = base + j*step + t*tap_step, t = 0, 1, ...
 // The tile of OC channels is the fastest index of the grid, unless `positions_first`. A planar x starts at its vec4 `x_start`.

@@ -1,7 +1,8 @@
 //! Deformable convolution in two passes over slices of the output: sample into columns, multiply by `conv/subgroup.wgsl`.
 //!
-//! The columns stand in tiles of the multiplication's positions, so that it reads them one after the other. A slice is some positions of an image or some whole images: its columns take no more memory than input and offsets do,
-//! or what one tile of positions needs. The copy of the slice's images in blocks of four channels comes on top.
+//! The columns stand in tiles of the multiplication's positions, so that it reads them one after the other. A slice is some positions
+//! of an image or some whole images: its columns take no more memory than input and offsets do, or what one tile of positions needs.
+//! The copy of the slice's images in blocks of four channels comes on top.
 
 use crate::ops::Epilogue;
 use crate::ops::conv::subgroup::{Gemm, Layout, SUBGROUPS, WeightLayout};
