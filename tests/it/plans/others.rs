@@ -68,6 +68,12 @@ fn deformable() {
         assert_eq!(offered((3, 1), &software(), x, w).contains(&FewChannels), channels < 5);
     }
     assert_eq!(offered((1, 1), &discrete(), [1, 4, 9, 9], [16, 4, 3, 3]), [Fused, Direct]);
+    // Subgroups of a size that there are shaders for, in a workgroup.
+    for (lanes, max_invocations, offers) in [(8, 8, true), (8, 4, false), (12, 256, false)] {
+        let profile = Profile { subgroup: Some(lanes), max_invocations, ..software() };
+        let list = offered((1, 1), &profile, [1, 1, 9, 9], [16, 1, 3, 3]);
+        assert_eq!(list.contains(&FewChannels), offers, "{lanes} of {max_invocations}");
+    }
     // Blocks of four channels, in one offset group each and two thirds of them full.
     for (channels, groups, offset_groups, blocks) in [
         (16, 1, 2, true),
