@@ -116,7 +116,8 @@ fn run(options: &Options) -> Result<()> {
     let mut report = Report { adapter: info.name.clone(), driver, layers: Vec::new() };
     let (mut ratios, mut without, mut failed) = (Vec::new(), 0, 0);
     for layer in &layers {
-        let measured = layer.problem().and_then(|problem| measure(&gpu, &burn, &problem, options.repeat.into(), options.calls));
+        let measured =
+            layer.problem().and_then(|problem| measure(&gpu, &burn, &problem, options.repeat.into(), options.calls));
         let measurement = match measured {
             Ok(measurement) => measurement,
             Err(error) => {

@@ -7,7 +7,7 @@ use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::Profile;
 
 use super::problem::{Problem, volume};
-use super::subgroup::{PackParams, SUBGROUPS, pack_instance};
+use super::subgroup::{PackParams, SUBGROUPS, has_subgroups};
 
 params! {
     /// `Params` of `conv/few.wgsl`.
@@ -24,7 +24,7 @@ params! {
 /// Kernel widths and strides along rows that are instantiated, and output channels of a tile.
 pub(crate) const WIDTHS: [u32; 3] = [3, 5, 7];
 pub(crate) const STRIDES: [u32; 2] = [1, 2];
-const TILE: u32 = 16;
+pub(crate) const TILE: u32 = 16;
 /// Input channels of a group at most; from more on the GEMM, which takes four at a time, has the better use of a load.
 const MOST: u32 = 4;
 
@@ -43,9 +43,43 @@ pub(crate) fn instance(
         .with("RESIDUAL", residual.into())
 }
 
-fn packed_bytes(p: &Problem) -> u64 {
-    let channels = u64::from(p.groups) * u64::from(p.og().next_multiple_of(TILE)) * u64::from(p.cg());
-    channels * p.taps() * 4
+/// Weights [O,CG,K] that a tile's lanes hand round: packed as [G,T,CG,K,OC].
+pub(crate) struct Weights {
+    pub groups: u32,
+    pub cg: u32,
+    pub og: u32,
+    pub taps: u32,
+    pub flip: bool,
+}
+
+impl Weights {
+    fn of(p: &Problem) -> Self {
+        Self { groups: p.groups, cg: p.cg(), og: p.og(), taps: p.taps() as u32, flip: p.flip }
+    }
+
+    pub fn packed_bytes(&self) -> u64 {
+        let channels = u64::from(self.groups) * u64::from(self.og.next_multiple_of(TILE)) * u64::from(self.cg);
+        channels * u64::from(self.taps) * 4
+    }
+
+    pub fn pack(&self, arg: usize) -> Pack {
+        let &Self { cg, og, taps, .. } = self;
+        let (bytes, flip) = (self.packed_bytes(), self.flip.into());
+        let params = PackParams {
+            cg,
+            og,
+            taps,
+            channels: cg,
+            group_stride: og * cg * taps,
+            o_stride: cg * taps,
+            c_stride: taps,
+            flip,
+            tiles: og.div_ceil(TILE),
+            total: (bytes / 16) as u32,
+            taps_inside: 1,
+        };
+        Pack { arg, key: ("few", [cg, og, taps, flip, 0, 0, 0, 0]), bytes, steps: vec![params.step(arg, TILE)] }
+    }
 }
 
 pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
@@ -58,10 +92,10 @@ pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
         && STRIDES.contains(&p.stride[2])
         && p.dilation[2] == 1
         && !p.has_border()
-        && profile.subgroup.is_some_and(|lanes| SUBGROUPS.contains(&lanes) && lanes <= profile.max_invocations)
+        && has_subgroups(profile)
         && u64::from(p.c_in) * volume(p.input) <= most
         && u64::from(p.c_out) * volume(p.output) <= most
-        && packed_bytes(p) <= profile.max_binding
+        && Weights::of(p).packed_bytes() <= profile.max_binding
 }
 
 /// Whether its tile of output channels is mostly full, for which alone it is quick.
@@ -70,30 +104,7 @@ pub(crate) fn pays(p: &Problem) -> bool {
 }
 
 pub(crate) fn pack(p: &Problem) -> Pack {
-    let (cg, og, taps) = (p.cg(), p.og(), p.taps() as u32);
-    let bytes = packed_bytes(p);
-    let total = (bytes / 16) as u32;
-    let params = PackParams {
-        cg,
-        og,
-        taps,
-        channels: cg,
-        group_stride: og * cg * taps,
-        o_stride: cg * taps,
-        c_stride: taps,
-        flip: p.flip.into(),
-        tiles: og.div_ceil(TILE),
-        total,
-        taps_inside: 1,
-    };
-    let step = Step {
-        instance: pack_instance(TILE),
-        params: Params::new(&params),
-        bindings: vec![Binding::read(Slot::Arg(1)), Binding::write(Slot::Packed)],
-        groups: u64::from(total).div_ceil(64),
-        work: u64::from(total) * 4,
-    };
-    Pack { arg: 1, key: ("few", [cg, og, taps, p.flip.into(), 0, 0, 0, 0]), bytes, steps: vec![step] }
+    Weights::of(p).pack(1)
 }
 
 pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<Step> {

@@ -51,6 +51,11 @@ pub(crate) const SUBGROUPS: [u32; 5] = [4, 8, 16, 32, 64];
 /// Output channels of a tile.
 pub(crate) const TILES: [u32; 4] = [8, 16, 24, 32];
 
+/// Whether subgroups have one size, which there are shaders for, and a workgroup holds one.
+pub(crate) fn has_subgroups(profile: &Profile) -> bool {
+    profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations)
+}
+
 /// What the GEMM kernel needs to know, of a convolution or of a transposed one.
 pub(crate) struct Gemm {
     pub batch: u32,
@@ -176,7 +181,7 @@ impl Gemm {
         let most = window_elements(profile) * 4;
         let image = volume(self.input).saturating_mul(u64::from(self.c_in) * 4);
         let out_image = u64::from(self.c_out) * volume(self.output) * 4;
-        profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations)
+        has_subgroups(profile)
             && self.packed_bytes() <= profile.max_binding
             && self.blocked_bytes().max(image).max(out_image) <= most
     }
@@ -185,7 +190,6 @@ impl Gemm {
         let tile = self.tile();
         let tiles = self.og().div_ceil(tile);
         let taps = volume(self.kernel) as u32;
-        let total = (self.packed_bytes() / 16) as u32;
         let params = PackParams {
             cg: self.cg(),
             og: self.og(),
@@ -196,18 +200,11 @@ impl Gemm {
             c_stride: layout.input,
             flip: layout.flip.into(),
             tiles,
-            total,
+            total: (self.packed_bytes() / 16) as u32,
             taps_inside: 0,
         };
         let key = [tile, self.cg(), self.og(), taps, layout.group, layout.output, layout.input, layout.flip.into()];
-        let step = Step {
-            instance: pack_instance(tile),
-            params: Params::new(&params),
-            bindings: vec![Binding::read(Slot::Arg(arg)), Binding::write(Slot::Packed)],
-            groups: u64::from(total).div_ceil(64),
-            work: u64::from(total) * 4,
-        };
-        Pack { arg, key: ("subgroup", key), bytes: self.packed_bytes(), steps: vec![step] }
+        Pack { arg, key: ("subgroup", key), bytes: self.packed_bytes(), steps: vec![params.step(arg, tile)] }
     }
 
     /// Dispatches and scratch bytes. `x` and `residual` are slots of the call; `copy` tells how the input is put into blocks, none
@@ -398,6 +395,19 @@ impl Copy {
 
 pub(crate) fn pack_instance(tile: u32) -> Instance {
     Instance::new("conv/pack.wgsl").with("OC", tile)
+}
+
+impl PackParams {
+    /// Packs an argument in tiles of so many output channels.
+    pub fn step(&self, arg: usize, tile: u32) -> Step {
+        Step {
+            instance: pack_instance(tile),
+            params: Params::new(self),
+            bindings: vec![Binding::read(Slot::Arg(arg)), Binding::write(Slot::Packed)],
+            groups: u64::from(self.total).div_ceil(64),
+            work: u64::from(self.total) * 4,
+        }
+    }
 }
 
 pub(crate) fn instance(

@@ -8,7 +8,7 @@ use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
 
 use super::problem::{Problem, volume};
-use super::subgroup::{PackParams, WeightLayout, pack_instance};
+use super::subgroup::{PackParams, WeightLayout};
 
 params! {
     /// `Params` of `conv/tiled.wgsl` and `conv/tiled_sum.wgsl`.
@@ -183,7 +183,6 @@ pub(crate) fn leads(p: &Problem, profile: &Profile) -> bool {
 /// The packed weights, `[G, T, taps, 4B, BM]`.
 pub(crate) fn pack(p: &Problem, tiling: &Tiling, arg: usize, layout: &WeightLayout) -> Pack {
     let bytes = packed_bytes(p, tiling.tile);
-    let total = (bytes / 16) as u32;
     let (bm, taps, flip) = (tiling.tile.bm, p.taps() as u32, layout.flip.into());
     let params = PackParams {
         cg: p.cg(),
@@ -195,18 +194,11 @@ pub(crate) fn pack(p: &Problem, tiling: &Tiling, arg: usize, layout: &WeightLayo
         c_stride: layout.input,
         flip,
         tiles: p.og().div_ceil(bm),
-        total,
+        total: (bytes / 16) as u32,
         taps_inside: 0,
     };
     let key = [bm, p.cg(), p.og(), taps, layout.group, layout.output, layout.input, flip];
-    let step = Step {
-        instance: pack_instance(bm),
-        params: Params::new(&params),
-        bindings: vec![Binding::read(Slot::Arg(arg)), Binding::write(Slot::Packed)],
-        groups: u64::from(total).div_ceil(64),
-        work: u64::from(total) * 4,
-    };
-    Pack { arg, key: ("tiled", key), bytes, steps: vec![step] }
+    Pack { arg, key: ("tiled", key), bytes, steps: vec![params.step(arg, bm)] }
 }
 
 /// Dispatches and scratch bytes: as many images at once as a binding holds.

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::ops::Epilogue;
-use crate::ops::conv::subgroup::{PackParams, SUBGROUPS, pack_instance};
+use crate::ops::conv::few::{TILE, Weights};
+use crate::ops::conv::subgroup::{SUBGROUPS, has_subgroups};
 use crate::ops::window::{image_window, ranges, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
@@ -27,8 +28,6 @@ params! {
     }
 }
 
-/// Output channels of a tile.
-const TILE: u32 = 16;
 /// Input channels of a group at most; from more on blocks of four, which one load brings, are the better use of a load.
 const MOST: u32 = 4;
 
@@ -41,8 +40,8 @@ pub(crate) fn instance(lanes: u32, activation: u32, mask: bool, (vec, residual):
         .with("RESIDUAL", residual.into())
 }
 
-fn packed_bytes(p: &Problem) -> u64 {
-    u64::from(p.groups) * u64::from(p.og().next_multiple_of(TILE)) * u64::from(p.cg()) * p.taps() * 4
+fn weights(p: &Problem) -> Weights {
+    Weights { groups: p.groups, cg: p.cg(), og: p.og(), taps: p.taps() as u32, flip: false }
 }
 
 /// Elements of an image of the largest tensor.
@@ -52,9 +51,9 @@ fn largest(p: &Problem) -> u64 {
 
 pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
     p.cg() <= MOST
-        && profile.subgroup.is_some_and(|lanes| SUBGROUPS.contains(&lanes) && lanes <= profile.max_invocations)
+        && has_subgroups(profile)
         && largest(p) <= window_elements(profile)
-        && packed_bytes(p) <= profile.max_binding
+        && weights(p).packed_bytes() <= profile.max_binding
 }
 
 /// Whether it is the best by rule: with one tile of output channels, each of which samples anew, that is not mostly empty.
@@ -63,30 +62,7 @@ pub(crate) fn leads(p: &Problem) -> bool {
 }
 
 pub(crate) fn pack(p: &Problem) -> Pack {
-    let (cg, og, taps) = (p.cg(), p.og(), p.taps() as u32);
-    let bytes = packed_bytes(p);
-    let total = (bytes / 16) as u32;
-    let params = PackParams {
-        cg,
-        og,
-        taps,
-        channels: cg,
-        group_stride: og * cg * taps,
-        o_stride: cg * taps,
-        c_stride: taps,
-        flip: 0,
-        tiles: og.div_ceil(TILE),
-        total,
-        taps_inside: 1,
-    };
-    let step = Step {
-        instance: pack_instance(TILE),
-        params: Params::new(&params),
-        bindings: vec![Binding::read(Slot::Arg(WEIGHT)), Binding::write(Slot::Packed)],
-        groups: u64::from(total).div_ceil(64),
-        work: u64::from(total) * 4,
-    };
-    Pack { arg: WEIGHT, key: ("deform few", [cg, og, taps, 0, 0, 0, 0, 0]), bytes, steps: vec![step] }
+    weights(p).pack(WEIGHT)
 }
 
 /// As many images at once as a binding holds.

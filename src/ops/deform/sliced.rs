@@ -208,7 +208,7 @@ impl<'a> Sliced<'a> {
             params: Params::new(&params),
             bindings: vec![Binding::read(Slot::Scratch(1)), offset, mask, Binding::write(Slot::Scratch(0))],
             groups: total.div_ceil(64),
-            work: slice.images * slice.count * self.column() * 8,
+            work: columns * self.column() * 8,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
-use crate::ops::conv::subgroup::SUBGROUPS;
+use crate::ops::conv::subgroup::{SUBGROUPS, has_subgroups};
 use crate::plan::{Instance, Plan};
 use crate::profile::{AdapterClass, Profile};
 
@@ -88,7 +88,7 @@ pub(crate) fn candidates(p: &Problem, profile: &Profile) -> Vec<InvolutionKernel
     if rows {
         // One position of four in use costs more than the direct kernel.
         list.insert(usize::from(p.output[1] == 1), InvolutionKernel::Rows);
-        let lanes = profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations);
+        let lanes = has_subgroups(profile);
         if lanes && p.cg() > 2 && own_columns(p) && parts::whole_taps(p, profile) {
             // A GPU rather has more threads and loads again what its caches hold.
             let leads = profile.class == AdapterClass::Cpu && p.output[1] > 1;

@@ -79,7 +79,7 @@ pub const TARGETS: &[Target] = &[
     part("src/ops/conv/grouped.rs", &["fits"], CONV),
     part(
         "src/ops/conv/subgroup.rs",
-        &["fits", "planar", "tile", "cg", "og", "blocks", "blocked_bytes", "packed_bytes"],
+        &["has_subgroups", "fits", "planar", "tile", "cg", "og", "blocks", "blocked_bytes", "packed_bytes"],
         CONV,
     ),
     part(
@@ -110,7 +110,7 @@ pub const TARGETS: &[Target] = &[
     part("src/ops/deform/blocks.rs", &["pay", "image"], DEFORM),
     part("src/ops/deform/sliced.rs", &["new", "blocks", "copied_image", "column", "tile"], DEFORM),
     part("src/ops/deform/fused.rs", &["new", "leads"], DEFORM),
-    part("src/ops/deform/few.rs", &["fits", "leads", "largest", "packed_bytes"], DEFORM),
+    part("src/ops/deform/few.rs", &["fits", "leads", "largest"], DEFORM),
     part("src/ops/involution/parts.rs", &["whole_planes", "whole_taps", "group_elements"], INVOLUTION),
     part("src/ops/involution/fused.rs", &["fits", "leads", "largest"], INVOLUTION),
     part("src/ops/separable/fused.rs", &["new", "leads", "tiles"], SEPARABLE),
