@@ -3,7 +3,7 @@
 use wgconv::{
     AdapterClass, Add, AvgPool2d, Border, Conv1d, Conv2d, Conv3d, ConvKernel, ConvTranspose2d, ConvTranspose3d,
     DeformConv2d, Error, Gpu, Involution2d, Linear, MaxPool2d, MaxPool3d, Mul, Padding, Profile, Result,
-    SeparableConv2d, Softmax, Tensor, wgpu,
+    SeparableConv2d, SeparableKernel, SeparableWeights, Softmax, Tensor, wgpu,
 };
 
 use crate::common::{gpu, integers, open, upload};
@@ -52,6 +52,17 @@ fn products_that_overflow_are_no_panics() {
 fn an_error_of_size_names_operator_and_limit() {
     let planned = SeparableConv2d::new().plan(&Profile::baseline(), &[1, 2, 1, 1 << 27], &[2, 1, 1, 1], &[1, 2, 1, 1]);
     assert!(planned.is_err_and(|error| error.to_string().starts_with("separable_conv2d: ")));
+    // What lies between the two parts is over the largest buffer: only the call itself makes it.
+    let gpu = gpu();
+    let side = (gpu.profile().max_buffer / 4).isqrt() as usize + 1;
+    let padded = SeparableConv2d::new().kernel(SeparableKernel::Unfused).padding([(0, side - 1); 2]);
+    let one = Tensor::zeros(&gpu, &[1; 4]).expect("zeros");
+    let weights = SeparableWeights { depthwise: &one, depthwise_bias: None, pointwise: &one, pointwise_bias: None };
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let encoded = padded.encode(&mut encoder, &one, &weights).map(drop);
+    for made in [padded.forward(&one, &weights).map(drop), encoded] {
+        assert!(matches!(made, Err(Error::TooLarge { op: "separable_conv2d", argument: "output", .. })), "{made:?}");
+    }
     let error = Conv1d::new().output_shape(&[1 << 20, 1 << 20, 1], &[1, 1 << 20, 1]).expect_err("too large");
     assert!(error.to_string().ends_with("over the adapter's reach of 32-bit indices of 8589934588"), "{error}");
 }

@@ -263,8 +263,10 @@ impl SeparableConv2d {
         match choose::choose(&problem, self.kernel, gpu.profile())? {
             Some(fused) => warm_up(gpu, &fused.plan(&self.epilogues(has_biases))),
             None => {
-                self.depthwise_part(problem.channels()).warm_up(gpu, input, depthwise, has_biases[0])?;
-                self.pointwise_part().warm_up(gpu, &problem.depthwise.output_shape, pointwise, has_biases[1])
+                let (first, last) = (self.depthwise_part(problem.channels()), self.pointwise_part());
+                let between = &problem.depthwise.output_shape;
+                let warmed = first.warm_up(gpu, input, depthwise, has_biases[0]);
+                warmed.and_then(|()| last.warm_up(gpu, between, pointwise, has_biases[1])).map_err(named)
             }
         }
     }
@@ -280,8 +282,8 @@ impl SeparableConv2d {
             Some(call) => call.forward(),
             None => {
                 let depthwise = self.depthwise_part(problem.channels());
-                let between = depthwise.forward(input, weights.depthwise, weights.depthwise_bias)?;
-                self.pointwise_part().forward(&between, weights.pointwise, weights.pointwise_bias)
+                let between = depthwise.forward(input, weights.depthwise, weights.depthwise_bias).map_err(named)?;
+                self.pointwise_part().forward(&between, weights.pointwise, weights.pointwise_bias).map_err(named)
             }
         }
     }
@@ -297,8 +299,9 @@ impl SeparableConv2d {
             None => {
                 check_output(OP, input.gpu(), &problem.pointwise.output_shape, &args, output)?;
                 let depthwise = self.depthwise_part(problem.channels());
-                let between = depthwise.forward(input, weights.depthwise, weights.depthwise_bias)?;
-                self.pointwise_part().forward_into(&between, weights.pointwise, weights.pointwise_bias, output)
+                let between = depthwise.forward(input, weights.depthwise, weights.depthwise_bias).map_err(named)?;
+                let pointwise = self.pointwise_part();
+                pointwise.forward_into(&between, weights.pointwise, weights.pointwise_bias, output).map_err(named)
             }
         }
     }
@@ -318,10 +321,11 @@ impl SeparableConv2d {
             Some(call) => call.encode(encoder),
             None => {
                 let depthwise = self.depthwise_part(problem.channels());
-                let between = depthwise.encode(encoder, input, weights.depthwise, weights.depthwise_bias)?;
+                let between =
+                    depthwise.encode(encoder, input, weights.depthwise, weights.depthwise_bias).map_err(named)?;
                 let pointwise = self.pointwise_part();
-                let last = pointwise.encode(encoder, between.output(), weights.pointwise, weights.pointwise_bias)?;
-                Ok(last.after(between))
+                let last = pointwise.encode(encoder, between.output(), weights.pointwise, weights.pointwise_bias);
+                last.map(|last| last.after(between)).map_err(named)
             }
         }
     }
