@@ -263,10 +263,10 @@ impl SeparableConv2d {
         match choose::choose(&problem, self.kernel, gpu.profile())? {
             Some(fused) => warm_up(gpu, &fused.plan(&self.epilogues(has_biases))),
             None => {
-                let (first, last) = (self.depthwise_part(problem.channels()), self.pointwise_part());
+                let depthwise_part = self.depthwise_part(problem.channels());
+                depthwise_part.warm_up(gpu, input, depthwise, has_biases[0]).map_err(named)?;
                 let between = &problem.depthwise.output_shape;
-                let warmed = first.warm_up(gpu, input, depthwise, has_biases[0]);
-                warmed.and_then(|()| last.warm_up(gpu, between, pointwise, has_biases[1])).map_err(named)
+                self.pointwise_part().warm_up(gpu, between, pointwise, has_biases[1]).map_err(named)
             }
         }
     }
@@ -320,12 +320,11 @@ impl SeparableConv2d {
         match self.call(&problem, &args, input.gpu())? {
             Some(call) => call.encode(encoder),
             None => {
-                let depthwise = self.depthwise_part(problem.channels());
-                let between =
-                    depthwise.encode(encoder, input, weights.depthwise, weights.depthwise_bias).map_err(named)?;
-                let pointwise = self.pointwise_part();
+                let (depthwise, pointwise) = (self.depthwise_part(problem.channels()), self.pointwise_part());
+                let between = depthwise.encode(encoder, input, weights.depthwise, weights.depthwise_bias);
+                let between = between.map_err(named)?;
                 let last = pointwise.encode(encoder, between.output(), weights.pointwise, weights.pointwise_bias);
-                last.map(|last| last.after(between)).map_err(named)
+                Ok(last.map_err(named)?.after(between))
             }
         }
     }
