@@ -99,7 +99,8 @@ fn main(
     var carry{{ d }} = vec4<f32>();
 //% endfor
     var exponent = vec4<u32>();
-    for (var step = 0; step < (params.rows + {{ D + U - 2 }}) / {{ U }}; step++) {
+    var step = 0;
+    loop {
 //% for u in range(U)
         let row{{ u }} = first_row + step * {{ U }} + {{ u }};
         let q_w{{ u }} = column{% if KH == 1 %} + row{{ u }} * params.w_step{% endif %};
@@ -203,6 +204,10 @@ fn main(
 //% for d in range(D - 1)
         carry{{ d }} = sum{{ d + U }};
 //% endfor
+        step++;
+        if (step >= (params.rows + {{ D + U - 2 }}) / {{ U }}) {
+            break;
+        }
     }
     if (live && any(exponent == vec4<u32>(0x7f800000u))) {
         for (var i = first_row * 4; i < last_row * 4; i++) {

@@ -108,7 +108,8 @@ fn main(
     var sum{{ o }}_{{ r }} = vec4<f32>();
 //% endfor
 //% endfor
-    for (var c = 0u; c < params.cg; c++) {
+    var c = 0u;
+    loop {
         let x_start = planes + c * plane;
 //% for g in range(ROWS)
 //% if VEC
@@ -177,11 +178,16 @@ fn main(
 //% endfor
 //% endfor
 //% endfor
+        c++;
+        if (c >= params.cg) {
+            break;
+        }
     }
 
     // An output channel a round, the sums of the next moved up: written out for all of them, the stores are most of the code.
     var exponent = vec4<u32>();
-    for (var o = 0u; o < o_count; o++) {
+    var o = 0u;
+    loop {
         let shift = select(0.0, bias[select(0u, o_at + o, params.has_bias == 1u)], params.has_bias == 1u);
 //% for r in range(R)
         exponent = max(exponent, exponent_bits(sum0_{{ r }}));
@@ -212,6 +218,10 @@ fn main(
         sum{{ o - 1 }}_{{ r }} = sum{{ o }}_{{ r }};
 //% endfor
 //% endfor
+        o++;
+        if (o >= o_count) {
+            break;
+        }
     }
     if (live && any(exponent == vec4<u32>(0x7f800000u))) {
         // One loop over channels, rows and columns, everything computed anew.

@@ -105,7 +105,8 @@ fn main(
     }
 //% endif
 
-    for (var r = params.kh0; r < params.kh1 + {{ RH - 1 }}; r++) {
+    var r = params.kh0;
+    loop {
         let row = i32(i) * params.s_h - params.p_h + r * params.d_h;
         if (row >= 0 && row < params.in_h) {
             let in_row = u32(row * params.in_w);
@@ -147,10 +148,15 @@ fn main(
             }
 //% endfor
         }
+        r++;
+        if (r >= params.kh1 + {{ RH - 1 }}) {
+            break;
+        }
     }
 
     // A channel a round, the others then moved down: written out for all of them, the stores would be most of the shader's length.
-    for (var m = 0u; m < valid; m++) {
+    var m = 0u;
+    loop {
         // Without a bias the buffer is a few zeros, of which the first is read.
         let shift = bias[select(0u, c + m - params.b_base, params.has_bias == 1u)];
 //% for a in range(RH)
@@ -184,5 +190,9 @@ fn main(
         sum{{ c }}_{{ a }} = sum{{ c + 1 }}_{{ a }};
 //% endfor
 //% endfor
+        m++;
+        if (m >= valid) {
+            break;
+        }
     }
 }

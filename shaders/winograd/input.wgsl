@@ -47,7 +47,8 @@ fn main(
     var h{{ a }}_{{ b }} = vec4<f32>();
 //% endfor
 //% endfor
-    for (var r = 0; r < params.size; r++) {
+    var r = 0;
+    loop {
         let inside = (top + r >= 0) & (top + r < params.in_h);
         let start = i32(plane) + clamp(top + r, 0, params.in_h - 1) * params.in_w;
 //% for j in range(COLUMNS)
@@ -69,10 +70,15 @@ fn main(
 //% endfor
         h{{ A - 1 }}_{{ b }} = {{ combine(BT[M][b], "d", "") }};
 //% endfor
+        r++;
+        if (r >= params.size) {
+            break;
+        }
     }
     // One position of the tile after another: `total` is the number of vec4s of each.
     var at = index;
-    for (var b = 0; b < params.size; b++) {
+    var b = 0;
+    loop {
 //% for a in range(A)
         out[at + {{ a * A }}u * params.total] = {{ combine(BT[M][a], "h", "_0") }};
 //% endfor
@@ -82,5 +88,9 @@ fn main(
         h{{ a }}_{{ b }} = h{{ a }}_{{ b + 1 }};
 //% endfor
 //% endfor
+        b++;
+        if (b >= params.size) {
+            break;
+        }
     }
 }

@@ -69,7 +69,8 @@ fn main(
     var s{{ i }}_{{ b }} = vec4<f32>();
 //% endfor
 //% endfor
-    for (var b = 0u; b < params.size; b++) {
+    var b = 0u;
+    loop {
 //% for a in range(A)
         let m{{ a }} = products[index + ({{ a * A }}u + b) * params.total];
 //% endfor
@@ -79,6 +80,10 @@ fn main(
 //% endfor
         s{{ i }}_{{ A - 1 }} = {{ combine(AT[M][i], "m", "") }};
 //% endfor
+        b++;
+        if (b >= params.size) {
+            break;
+        }
     }
     var exponent = vec4<u32>();
 //% for i in range(M)
@@ -90,7 +95,8 @@ fn main(
     var v{{ i }}_{{ b }} = vec4<f32>({% for e in range(4 * b, 4 * b + 4) %}r{{ i }}_{{ e % M }}[{{ e // M }}]{{ ", " if not loop.last }}{% endfor %});
 //% endfor
 //% endfor
-    for (var q_h = top; q_h < min(top + {{ M }}, params.out_h); q_h++) {
+    var q_h = top;
+    loop {
 //% for b in range(M)
         let count{{ b }} = min(params.out_w - left - {{ 4 * b }}, 4);
         if (count{{ b }} > 0) {
@@ -117,6 +123,10 @@ fn main(
         v{{ i }}_{{ b }} = v{{ i + 1 }}_{{ b }};
 //% endfor
 //% endfor
+        q_h++;
+        if (q_h >= min(top + {{ M }}, params.out_h)) {
+            break;
+        }
     }
     if (any(exponent == vec4<u32>(0x7f800000u))) {
         for (var e = 0; e < {{ 4 * M * M }}; e++) {
