@@ -113,8 +113,8 @@ impl GpuBuilder {
         self
     }
 
-    /// The features to open the device with where the adapter has them; subgroups, timestamps and, unless the cache is off, the
-    /// pipeline cache unless told.
+    /// The features to open the device with where the adapter has them; subgroups, timestamps, 64-bit integers and, unless the
+    /// cache is off, the pipeline cache unless told.
     pub fn features(mut self, features: wgpu::Features) -> Self {
         self.features = Some(features);
         self
@@ -165,7 +165,7 @@ impl GpuBuilder {
     /// [`Error::File`] for a [`Tuning::File`] that cannot be read or holds something else.
     pub async fn build(self) -> Result<Gpu> {
         let adapter = self.find().await?;
-        let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_INT64;
         wanted.set(wgpu::Features::PIPELINE_CACHE, self.settings.cache.folder().is_some());
         let required_features = adapter.features() & self.features.unwrap_or(wanted);
         let descriptor = wgpu::DeviceDescriptor {

@@ -5,7 +5,7 @@ use crate::ops::conv::ConvKernel;
 use crate::ops::conv::tune::Asked;
 use crate::pipeline_cache;
 use crate::plan::Plan;
-pub use crate::plan::{Binding, Slot};
+pub use crate::plan::{Access, Binding, Slot};
 use crate::profile::Profile;
 use crate::tuning::Tuner;
 

@@ -22,6 +22,11 @@ fn activations() -> BTreeSet<u32> {
     [Relu, Sigmoid, Tanh, Silu, Gelu, GeluTanh, HardSigmoid, HardSwish].into_iter().map(Activation::constant).collect()
 }
 
+/// Whether subgroups of so many lanes load wide: not, or either.
+fn wide_of(lanes: u32) -> Vec<bool> {
+    if subgroup::SOFTWARE_SUBGROUPS.contains(&lanes) { vec![false, true] } else { vec![false] }
+}
+
 fn conv() -> Vec<(Instance, Fields)> {
     use subgroup::Layout;
     let mut list = Vec::new();
@@ -42,9 +47,12 @@ fn conv() -> Vec<(Instance, Fields)> {
                     (false, Layout::Blocks, true),
                     (true, Layout::Blocks, true),
                 ] {
-                    for residual in [false, true] {
-                        let instance = subgroup::instance(lanes, tile, act, (vec, layout, transposed, residual));
-                        list.push((instance, subgroup::SubgroupParams::FIELDS));
+                    for wide in wide_of(lanes) {
+                        for residual in [false, true] {
+                            let flags = (vec, layout, transposed, residual);
+                            let instance = subgroup::instance((lanes, wide), tile, act, flags);
+                            list.push((instance, subgroup::SubgroupParams::FIELDS));
+                        }
                     }
                 }
             }
@@ -104,8 +112,10 @@ fn conv_few_and_winograd() -> Vec<(Instance, Fields)> {
             for stride in few::STRIDES {
                 for act in activations() {
                     for flags in [(false, false), (false, true), (true, false), (true, true)] {
-                        let instance = few::instance(lanes, (width, stride), act, flags);
-                        list.push((instance, few::FewParams::FIELDS));
+                        for wide in wide_of(lanes) {
+                            let instance = few::instance((lanes, wide), (width, stride), act, flags);
+                            list.push((instance, few::FewParams::FIELDS));
+                        }
                     }
                 }
             }
@@ -141,12 +151,18 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
         for lanes in subgroup::SUBGROUPS {
             for act in activations() {
                 for flags in [(false, false), (false, true), (true, false), (true, true)] {
-                    let instance = deform::few::instance(lanes, act, mask, flags);
-                    list.push((instance, deform::few::FewParams::FIELDS));
+                    for wide in wide_of(lanes) {
+                        for uniform in if wide { &[0, 16 << 10, 32 << 10, 64 << 10][..] } else { &[0] } {
+                            let instance = deform::few::instance((lanes, wide), *uniform, act, mask, flags);
+                            list.push((instance, deform::few::FewParams::FIELDS));
+                        }
+                    }
                 }
             }
         }
-        list.push((deform::sliced::sample_instance(mask), deform::sliced::SampleParams::FIELDS));
+        for wide in [false, true] {
+            list.push((deform::sliced::sample_instance(mask, wide), deform::sliced::SampleParams::FIELDS));
+        }
         list.push((deform::sliced::flat_instance(mask), deform::sliced::FlatParams::FIELDS));
         for tile in tiled::TILES {
             for (act, vec) in activations().into_iter().flat_map(|act| [(act, false), (act, true)]) {
@@ -172,8 +188,11 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
             for tile in SUBGROUP_BLOCKS.into_iter().flat_map(|block| ROWS.map(|rows| (block, rows))) {
                 for act in activations() {
                     for flags in [(false, false), (false, true), (true, false), (true, true)] {
-                        let instance = involution::choose::subgroup_instance((lanes, width), tile, act, flags);
-                        list.push((instance, involution::parts::InvolutionParams::FIELDS));
+                        for wide in wide_of(lanes).into_iter().filter(|wide| flags.0 || !wide) {
+                            let instance =
+                                involution::choose::subgroup_instance(((lanes, wide), width), tile, act, flags);
+                            list.push((instance, involution::parts::InvolutionParams::FIELDS));
+                        }
                     }
                 }
             }
@@ -228,10 +247,16 @@ fn all() -> Vec<(Instance, Fields)> {
     [conv(), conv_few_and_winograd(), deform_and_involution(), others()].concat()
 }
 
-fn validate(source: &str) -> Result<(naga::Module, ModuleInfo), String> {
+/// Whether it has 64-bit integers, which browsers have not.
+fn wide(instance: &Instance) -> bool {
+    instance.constants().any(|constant| constant == ("WIDE", 1))
+}
+
+fn validate(source: &str, wide: bool) -> Result<(naga::Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-    // Subgroup operations are the only capability beyond WebGPU's baseline that a shader may use.
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+    // Subgroup operations, and 64-bit integers where they are wanted, are all that a shader may use beyond WebGPU's baseline.
+    let integers = if wide { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | integers);
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
     validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
     let info = validator.validate(&module).map_err(|error| error.emit_to_string(source))?;
@@ -271,14 +296,14 @@ fn every_instance_is_valid_and_translates() {
         .filter_map(|(instance, fields)| {
             let check = || -> Result<(), String> {
                 let source = render(&instance).map_err(|error| error.to_string())?;
-                let (module, info) = validate(&source)?;
+                let (module, info) = validate(&source, wide(&instance))?;
                 // As a guarded Gpu compiles it.
                 let filled = poisoned(&source);
                 if filled.matches("(poison);").count() != source.matches("var<workgroup>").count() {
                     return Err("workgroup memory that is not filled".to_string());
                 }
                 if filled != source {
-                    validate(&filled)?;
+                    validate(&filled, wide(&instance))?;
                 }
                 let own = fields.iter().map(|(name, at)| (name.to_string(), HEAD_BYTES + at));
                 let expected: Vec<_> = std::iter::once(("first_group".to_string(), 0)).chain(own).collect();
@@ -306,6 +331,7 @@ fn write_for_a_browser() {
     let folder = std::env::var_os("WGCONV_SHADERS_OUT").expect("WGCONV_SHADERS_OUT");
     let list: Vec<(String, String)> = all()
         .iter()
+        .filter(|(instance, _)| !wide(instance))
         .map(|(instance, _)| (instance.to_string(), for_browsers(render(instance).expect("a template that renders"))))
         .collect();
     let text = format!("const shaders = {};", serde_json::to_string(&list).expect("JSON"));

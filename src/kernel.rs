@@ -9,7 +9,7 @@ use minijinja::{Environment, syntax::SyntaxConfig};
 use crate::error::{Error, Result};
 use crate::gpu::Inner;
 use crate::pipeline_cache::PipelineCache;
-use crate::plan::{Binding, Instance, PARAMS_BYTES};
+use crate::plan::{Access, Binding, Instance, PARAMS_BYTES};
 use crate::shaders::SHADERS;
 use crate::workgroup::poisoned;
 
@@ -21,11 +21,11 @@ pub(crate) struct Kernel {
     pub instance: Instance,
     pub pipeline: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
-    /// Which storage bindings are written: bit i for binding i + 1, and a bit above the last.
+    /// The accesses of all bindings but the parameters.
     signature: u32,
 }
 
-/// A storage binding with everything resolved.
+/// A binding with everything resolved.
 #[derive(Clone, Copy)]
 pub(crate) struct Bound<'a> {
     pub buffer: &'a wgpu::Buffer,
@@ -78,14 +78,33 @@ pub(crate) fn for_browsers(source: String) -> String {
     if source.contains("subgroup") { format!("enable subgroups;\n{source}") } else { source }
 }
 
+/// Two bits for the access of each binding, the first lowest, and a bit above the last.
+fn signature(bindings: &[Binding]) -> u32 {
+    bindings.iter().rev().fold(1, |bits, binding| {
+        bits << 2
+            | match binding.access {
+                Access::Read => 0,
+                Access::Write => 1,
+                Access::Uniform => 2,
+            }
+    })
+}
+
+fn binding_types(signature: u32) -> impl Iterator<Item = wgpu::BufferBindingType> {
+    (0..signature.ilog2() / 2).map(move |i| match signature >> (2 * i) & 3 {
+        2 => wgpu::BufferBindingType::Uniform,
+        access => wgpu::BufferBindingType::Storage { read_only: access == 0 },
+    })
+}
+
 impl Kernels {
     pub fn new(cache: PipelineCache) -> Self {
         Self { cache, ..Self::default() }
     }
 
-    /// The kernel of an instance whose storage bindings are written where `bindings` say.
+    /// The kernel of an instance whose bindings are read and written as `bindings` say.
     pub fn get(&self, gpu: &Inner, instance: &Instance, bindings: &[Binding]) -> Result<Arc<Kernel>> {
-        let signature = bindings.iter().fold(1u32, |bits, binding| bits << 1 | u32::from(binding.write));
+        let signature = signature(bindings);
         let place = {
             let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
             kernels.entry((*instance, signature)).or_default().clone()
@@ -131,7 +150,6 @@ impl Kernels {
         if let Some(found) = layouts.get(&signature) {
             return Ok(found.clone());
         }
-        let count = signature.ilog2();
         let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
@@ -139,10 +157,7 @@ impl Kernels {
             count: None,
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
-        for i in 0..count {
-            let read_only = signature >> (count - 1 - i) & 1 == 0;
-            entries.push(entry(i + 1, wgpu::BufferBindingType::Storage { read_only }));
-        }
+        entries.extend((1..).zip(binding_types(signature)).map(|(binding, ty)| entry(binding, ty)));
         let made = gpu.scoped(|device| {
             let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                 label: Some("wgconv"),

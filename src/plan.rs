@@ -95,21 +95,38 @@ pub struct Binding {
     pub slot: Slot,
     /// Byte offset, aligned to the adapter's storage offset alignment.
     pub offset: u64,
-    /// Bytes, a multiple of 16; 0: the whole buffer.
+    /// Bytes, a multiple of 16; 0: all of the data.
     pub size: u64,
-    /// Whether the dispatch writes to it.
-    pub write: bool,
+    /// What the dispatch does with it.
+    pub access: Access,
+}
+
+/// What a dispatch does with a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads a storage buffer.
+    Read,
+    /// Reads and writes a storage buffer.
+    Write,
+    /// Reads a uniform buffer of exactly the binding's size, which may reach past the data into the rest of its buffer.
+    Uniform,
 }
 
 impl Binding {
     /// The whole buffer, to read.
     pub(crate) fn read(slot: Slot) -> Self {
-        Self { slot, offset: 0, size: 0, write: false }
+        Self { slot, offset: 0, size: 0, access: Access::Read }
+    }
+
+    /// The first bytes of the buffer, as a uniform array: one of [`UNIFORM_SIZES`](crate::pool::UNIFORM_SIZES), and the data no shorter
+    /// than the pool takes such a buffer for.
+    pub(crate) fn uniform(slot: Slot, size: u64) -> Self {
+        Self { slot, offset: 0, size, access: Access::Uniform }
     }
 
     /// The whole buffer, to write (and read).
     pub(crate) fn write(slot: Slot) -> Self {
-        Self { slot, offset: 0, size: 0, write: true }
+        Self { slot, offset: 0, size: 0, access: Access::Write }
     }
 }
 

@@ -42,6 +42,11 @@ impl DeviceBuffer {
         Self { raw, id, gpu: Arc::downgrade(gpu), class, lead, exposed, rewritten, held }
     }
 
+    /// Whether it is the caller's, of whatever size and usage.
+    pub fn wrapped(&self) -> bool {
+        self.class == 0
+    }
+
     /// Whether guards stand around the data.
     pub fn guarded(&self) -> bool {
         self.lead > 0
@@ -90,10 +95,18 @@ struct Free {
     unchecked_bytes: u64,
 }
 
-/// Size classes: powers of two up to 4 KiB, then eight to an octave, so that at most an eighth is wasted.
+/// Bytes of uniform arrays that a tensor can be bound as, whole: its buffer has the least of them that holds it, where that is mostly full.
+pub(crate) const UNIFORM_SIZES: [u64; 3] = [16 << 10, 32 << 10, 64 << 10];
+
+/// The size of the uniform array that a tensor of so many bytes can be bound as.
+pub(crate) fn uniform_size(bytes: u64) -> Option<u64> {
+    UNIFORM_SIZES.into_iter().find(|&size| bytes <= size && bytes > size / 2)
+}
+
+/// Size classes: powers of two up to the largest uniform array, then eight to an octave, so that at most an eighth is wasted.
 fn size_class(bytes: u64, max: u64) -> u64 {
     let bytes = bytes.max(16);
-    if bytes <= 4096 {
+    if bytes <= UNIFORM_SIZES[2] {
         return bytes.next_power_of_two().max(256);
     }
     let step = (1 << bytes.ilog2()) / 8;
@@ -101,6 +114,11 @@ fn size_class(bytes: u64, max: u64) -> u64 {
 }
 
 impl Pool {
+    const USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
+        .union(wgpu::BufferUsages::UNIFORM)
+        .union(wgpu::BufferUsages::COPY_SRC)
+        .union(wgpu::BufferUsages::COPY_DST);
+
     /// A buffer of at least `bytes`, of whatever contents.
     pub fn take(gpu: &Arc<Inner>, op: &'static str, argument: &'static str, bytes: u64) -> Result<DeviceBuffer> {
         let Some(guards) = &gpu.guards else { return Self::take_plain(gpu, op, argument, bytes) };
@@ -125,7 +143,7 @@ impl Pool {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(argument),
                 size: class + extra,
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                usage: Self::USAGE,
                 mapped_at_creation: false,
             })
         })?;
@@ -198,16 +216,26 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::size_class;
+    use super::{UNIFORM_SIZES, size_class, uniform_size};
 
     #[test]
     fn a_class_holds_its_bytes_and_wastes_an_eighth() {
-        for bytes in [0, 1, 255, 256, 257, 4096, 4097, 5000, 1 << 20, (1 << 20) + 4, 123_456_789] {
+        for bytes in [0, 1, 255, 256, 257, 4096, 4097, 5000, 65536, 65537, 1 << 20, (1 << 20) + 4, 123_456_789] {
             let class = size_class(bytes, u64::MAX);
             assert!(class >= bytes && class.is_multiple_of(16), "{bytes} in {class}");
-            assert!(bytes <= 4096 || class <= bytes + bytes / 8 + 16, "{bytes} in {class}");
+            assert!(bytes <= 65536 || class <= bytes + bytes / 8 + 16, "{bytes} in {class}");
         }
         assert_eq!(size_class(1000 << 20, 1001 << 20), 1001 << 20);
         assert!(size_class(u64::MAX - 15, u64::MAX) >= u64::MAX - 15);
+    }
+
+    /// A uniform array reaches to the end of its buffer and no further.
+    #[test]
+    fn a_uniform_array_is_as_long_as_its_buffer() {
+        for bytes in (16..=70_000).step_by(16) {
+            let expected = (bytes > 8 << 10 && bytes <= 64 << 10).then(|| size_class(bytes, u64::MAX));
+            assert_eq!(uniform_size(bytes), expected, "{bytes}");
+        }
+        assert!(UNIFORM_SIZES.iter().all(|&size| uniform_size(size) == Some(size)));
     }
 }

@@ -18,12 +18,17 @@ pub struct Profile {
     pub class: AdapterClass,
     /// The subgroup size where the adapter has subgroup operations and its least and greatest sizes are equal.
     pub subgroup: Option<u32>,
+    /// Whether four numbers are best loaded as two 64-bit integers: on software drivers that have those, since they write out the load of
+    /// every component.
+    pub wide_loads: bool,
     /// Greatest number of invocations of a workgroup.
     pub max_invocations: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
     /// Greatest size of a storage binding, bytes.
     pub max_binding: u64,
+    /// Greatest size of a uniform binding, bytes.
+    pub max_uniform: u64,
     /// Greatest size of a buffer, bytes.
     pub max_buffer: u64,
     /// Alignment of a storage binding's offset, bytes.
@@ -53,9 +58,11 @@ impl Profile {
         Self {
             class: AdapterClass::Integrated,
             subgroup: None,
+            wide_loads: false,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_binding: limits.max_storage_buffer_binding_size,
+            max_uniform: limits.max_uniform_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             max_groups: limits.max_compute_workgroups_per_dimension,
@@ -74,9 +81,11 @@ impl Profile {
         Self {
             class,
             subgroup: (device.features().contains(wgpu::Features::SUBGROUP) && fixed).then_some(info.subgroup_min_size),
+            wide_loads: class == AdapterClass::Cpu && device.features().contains(wgpu::Features::SHADER_INT64),
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_binding: limits.max_storage_buffer_binding_size / 16 * 16,
+            max_uniform: limits.max_uniform_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
             offset_alignment: limits.min_storage_buffer_offset_alignment,
             max_groups: limits.max_compute_workgroups_per_dimension,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::guard::binding_over;
 use crate::kernel::{Bound, Kernel, Kernels};
-use crate::plan::{PARAMS_BYTES, Plan, Slot, Step};
+use crate::plan::{Access, PARAMS_BYTES, Plan, Slot, Step};
 use crate::pool::{DeviceBuffer, Pool};
 use crate::tensor::Tensor;
 
@@ -174,7 +174,7 @@ impl Call<'_> {
             let size = if binding.size == 0 { whole } else { binding.size };
             match buffer {
                 Some(buffer) => {
-                    let last = binding.offset + size >= whole;
+                    let last = binding.offset + size >= whole && binding.access != Access::Uniform;
                     let size = binding_over(size, last && buffer.guarded(), gpu.profile.max_binding);
                     Bound { buffer: &buffer.raw, id: buffer.id, offset: buffer.lead + binding.offset, size }
                 }
@@ -189,7 +189,7 @@ impl Call<'_> {
         });
         let bound: Vec<Bound<'_>> = bound.collect();
         if let Some(guards) = &gpu.guards {
-            for (b, _) in bound.iter().zip(&step.bindings).filter(|(_, binding)| binding.write) {
+            for (b, _) in bound.iter().zip(&step.bindings).filter(|(_, binding)| binding.access == Access::Write) {
                 guards.note(b.id, || format!("{} {} ({})", self.plan.op, self.plan.kernel, step.instance));
             }
         }
@@ -255,9 +255,11 @@ pub(crate) fn warm_up(gpu: &Gpu, plan: &Plan) -> Result<()> {
     // Some drivers make the machine code when a kernel is first dispatched: a dispatch of no workgroups is enough.
     let written = Pool::take(inner, plan.op, "output", 16)?;
     for (step, kernel) in steps.into_iter().zip(kernels) {
-        let bound = step.bindings.iter().map(|binding| match binding.write {
-            true => Bound { buffer: &written.raw, id: written.id, offset: 0, size: 16 },
-            false => Bound { buffer: &inner.nothing, id: 0, offset: 0, size: 16 },
+        let bound = step.bindings.iter().map(|binding| match binding.access {
+            Access::Write => Bound { buffer: &written.raw, id: written.id, offset: 0, size: 16 },
+            Access::Read => Bound { buffer: &inner.nothing, id: 0, offset: 0, size: 16 },
+            // A uniform array has a length, which the binding must have too.
+            Access::Uniform => Bound { buffer: &inner.params, id: 0, offset: 0, size: binding.size },
         });
         let bind_group = Kernels::create_bind_group(inner, &kernel, &inner.params, &bound.collect::<Vec<_>>())?;
         inner.lock_recorder().dispatch(inner, (kernel, bind_group, [0; 3]), &step.params, 0)?;

@@ -14,6 +14,7 @@ shaders![
     "common/finite.wgsl",
     "common/grid.wgsl",
     "common/store_quads.wgsl",
+    "common/wide.wgsl",
     "conv/blocks.wgsl",
     "conv/depthwise.wgsl",
     "conv/direct.wgsl",

@@ -10,7 +10,8 @@
     );
     // Four outputs a round, the others then moved down: written out for all, the stores would be most of the shader's length and take
     // most of its compilation.
-    for (var o = 0u; o < outputs; o += 4u) {
+    var o = 0u;
+    loop {
         let shift = subgroupShuffle(bias4, o / 4u);
 //% for j in range(4)
         var value{{ j }} = sum{{ j }} + vec4<f32>(shift[{{ j }}]);
@@ -18,9 +19,9 @@
         if (stored & (o + {{ j }}u < outputs)) {
 //% if VEC
 //% if RESIDUAL
-            value{{ j }} += residual[at{{ j }} / 4u];
+            value{{ j }} += unpack(residual[at{{ j }} / 4u]);
 //% endif
-            y[at{{ j }} / 4u] = activate(value{{ j }}, params.activation, params.slope);
+            y[at{{ j }} / 4u] = pack(activate(value{{ j }}, params.activation, params.slope));
 //% else
 //% if RESIDUAL
             for (var p = 0u; p < columns; p++) {
@@ -37,4 +38,8 @@
 //% for o in range(OC - 4)
         sum{{ o }} = sum{{ o + 4 }};
 //% endfor
+        o += 4u;
+        if (o >= outputs) {
+            break;
+        }
     }

@@ -18,13 +18,14 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<Quad>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> residual: array<{{ "vec4<f32>" if VEC else "f32" }}>;
-@group(0) @binding(5) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC else "f32" }}>;
+@group(0) @binding(4) var<storage, read> residual: array<{{ "Quad" if VEC else "f32" }}>;
+@group(0) @binding(5) var<storage, read_write> y: array<{{ "Quad" if VEC else "f32" }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
+//% include "common/wide.wgsl"
 //% set OC = 16
 //% set COLUMNS = 3 * S + KW
 //% set WEIGHTS = KW * OC // 4
@@ -39,7 +40,7 @@ fn exact(x_image: u32, w_tile: u32, o: u32, q_h: i32, q_w: i32) -> f32 {
         if (i_h >= 0 && i_h < params.in_h && i_w >= 0 && i_w < params.in_w) {
             let w_at = (w_tile + u32(t)) * {{ OC }}u + o;
             let c = t / {{ KW }} / params.k_h;
-            sum += w[w_at / 4u][w_at % 4u] * x[x_image + u32((c * params.in_h + i_h) * params.in_w + i_w)];
+            sum += unpack(w[w_at / 4u])[w_at % 4u] * x[x_image + u32((c * params.in_h + i_h) * params.in_w + i_w)];
         }
     }
     return sum;
@@ -73,8 +74,10 @@ fn main(
     var sum{{ o }} = vec4<f32>();
 //% endfor
     var w_at = w_tile * {{ OC // 4 }}u;
-    for (var c = 0u; c < params.cg; c++) {
-        for (var k = 0; k < params.k_h; k++) {
+    var c = 0u;
+    loop {
+        var k = 0;
+        loop {
             let i_h = q_h * params.s_h - params.p_h + k * params.d_h;
             let row_inside = (i_h >= 0) & (i_h < params.in_h);
             let row = i32(x_image) + (i32(c) * params.in_h + clamp(i_h, 0, params.in_h - 1)) * params.in_w;
@@ -85,7 +88,7 @@ fn main(
             let v{{ kw }} = vec4<f32>(c{{ kw }}, c{{ kw + S }}, c{{ kw + 2 * S }}, c{{ kw + 3 * S }});
 //% endfor
 //% for part in range((WEIGHTS + LANES - 1) // LANES)
-            let w{{ part }} = w[w_at + min(lane + {{ part * LANES }}u, {{ WEIGHTS - 1 }}u)];
+            let w{{ part }} = unpack(w[w_at + min(lane + {{ part * LANES }}u, {{ WEIGHTS - 1 }}u)]);
 //% endfor
             // All taps of the row for one output, then the next: each sum is loaded and stored once a step.
 //% for o in range(OC)
@@ -95,6 +98,14 @@ fn main(
 //% endfor
 //% endfor
             w_at += {{ WEIGHTS }}u;
+            k++;
+            if (k >= params.k_h) {
+                break;
+            }
+        }
+        c++;
+        if (c >= params.cg) {
+            break;
         }
     }
 
@@ -116,9 +127,16 @@ fn main(
             var value = exact(x_image, w_tile, o, q_h, q_w + i32(p)) + bias[bias_at + min(o, bias_last)];
             let at = y_at + o * out_plane + p;
 //% if RESIDUAL
-            value += residual[at{% if VEC %} / 4u][at % 4u{% endif %}];
+            value += {% if VEC %}unpack(residual[at / 4u])[at % 4u]{% else %}residual[at]{% endif %};
 //% endif
-            y[at{% if VEC %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
+            let result = activate(vec4<f32>(value), params.activation, params.slope).x;
+//% if VEC
+            var whole = unpack(y[at / 4u]);
+            whole[at % 4u] = result;
+            y[at / 4u] = pack(whole);
+//% else
+            y[at] = result;
+//% endif
         }
     }
 }

@@ -27,12 +27,12 @@ struct Params {
     y_base: u32, x_start: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<Quad>;
+@group(0) @binding(2) var<storage, read> w: array<Quad>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 //% if VEC
-@group(0) @binding(4) var<storage, read> residual: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> residual: array<Quad>;
+@group(0) @binding(5) var<storage, read_write> y: array<Quad>;
 //% else
 @group(0) @binding(4) var<storage, read> residual: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
@@ -42,6 +42,7 @@ struct Params {
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
+//% include "common/wide.wgsl"
 
 //% if not PLANAR
 // Along one axis: (first tap, number of taps, input index of position 0 of the part under the first tap).
@@ -84,7 +85,7 @@ fn exact(x_image: u32, w_tile: u32, o: u32, start: vec3<i32>, taps_d: vec3<i32>,
 //% else
                 let at = x_image + c / 4u * plane + u32((i.x * params.in_h + i.y) * params.in_w + i.z);
 //% endif
-                sum += w[w_at / 4u][w_at % 4u] * x[at][c % 4u];
+                sum += unpack(w[w_at / 4u])[w_at % 4u] * unpack(x[at])[c % 4u];
             }
         }
     }
@@ -99,7 +100,7 @@ fn exact(x_image: u32, w_tile: u32, o: u32, start: vec3<i32>, taps_d: vec3<i32>,
 // The products of a step: weights at w_at, inputs x0, x1, ...
 {%- macro multiply() %}
 //% for part in range(PARTS)
-        let w{{ part }} = w[w_at + w_lane{{ part }}];
+        let w{{ part }} = unpack(w[w_at + w_lane{{ part }}]);
 //% endfor
         // All channels of the step for one output, then the next: each sum is loaded and stored once a step.
 //% for o in range(OC)
@@ -193,30 +194,47 @@ fn main(
 //% if PLANAR
     var w_at = w_tile * params.blocks * {{ OC }}u;
     var x_at = params.x_start + (n0 * params.groups + g) * params.cg * (plane / 4u) + j0 / 4u;
-    for (var b = 0u; b < params.blocks * {{ 4 // STEP }}u; b++) {
+    var b = 0u;
+    loop {
 //% for c in range(STEP)
-        let x{{ c }} = x[x_at + {{ c }}u * (plane / 4u)];
+        let x{{ c }} = unpack(x[x_at + {{ c }}u * (plane / 4u)]);
 //% endfor
         x_at += plane / {{ 4 // STEP }}u;
 {{- multiply() }}
+        b++;
+        if (b >= params.blocks * {{ 4 // STEP }}u) {
+            break;
+        }
     }
 //% elif COLUMNS
     var w_at = w_tile * params.blocks * {{ OC }}u;
 //% for p in range(4)
     var x_at{{ p }} = x_tile + flat{{ p }} - position_tile * u32(params.in_w);
 //% endfor
-    for (var b = 0u; b < u32(params.k_d) * params.blocks; b++) {
+    var b = 0u;
+    loop {
 //% for p in range(4)
-        let v{{ p }} = x[x_at{{ p }}];
+        let v{{ p }} = unpack(x[x_at{{ p }}]);
         x_at{{ p }} += u32(params.in_w);
 //% endfor
 {{- channels() }}
 {{- multiply() }}
+        b++;
+        if (b >= u32(params.k_d) * params.blocks) {
+            break;
+        }
     }
 //% else
-    for (var t_d = 0; t_d < taps_d.y; t_d++) {
-        for (var t_h = 0; t_h < taps_h.y; t_h++) {
-            for (var t_w = 0; t_w < taps_w.y; t_w++) {
+//% if TRANSPOSED
+    // A part of the output may have no tap.
+    if (all(vec3<i32>(taps_d.y, taps_h.y, taps_w.y) > vec3<i32>())) {
+//% endif
+    var t_d = 0;
+    loop {
+        var t_h = 0;
+        loop {
+            var t_w = 0;
+            loop {
                 let k_d = taps_d.x + t_d * params.k_step_d;
                 let k_h = taps_h.x + t_h * params.k_step_h;
                 let k_w = taps_w.x + t_w * params.k_step_w;
@@ -236,18 +254,39 @@ fn main(
                 // A tap that lies in the padding for the whole tile is left out: with a large dilation that is every third or second.
                 let reach = vec3<i32>(t_d * params.tap_d, t_h * params.tap_h, t_w * params.tap_w);
                 let any_inside = all((least + reach < extents) & (greatest + reach >= vec3<i32>()));
-                let blocks = select(0u, params.blocks, any_inside);
-                for (var b = 0u; b < blocks; b++) {
+                if (any_inside) {
+                    var b = 0u;
+                    loop {
 //% for p in range(4)
-                    let v{{ p }} = x[x_at{{ p }}];
-                    x_at{{ p }} += x_step{{ p }};
+                        let v{{ p }} = unpack(x[x_at{{ p }}]);
+                        x_at{{ p }} += x_step{{ p }};
 //% endfor
 {{- channels() }}
 {{- multiply() }}
+                        b++;
+                        if (b >= params.blocks) {
+                            break;
+                        }
+                    }
+                }
+                t_w++;
+                if (t_w >= taps_w.y) {
+                    break;
                 }
             }
+            t_h++;
+            if (t_h >= taps_h.y) {
+                break;
+            }
+        }
+        t_d++;
+        if (t_d >= taps_d.y) {
+            break;
         }
     }
+//% if TRANSPOSED
+    }
+//% endif
 //% endif
 
     let channels = params.og * params.groups;
@@ -281,7 +320,8 @@ fn main(
     var exponent = vec4<u32>();
     // Four outputs a round, the others then moved down: written out for all, the stores would be most of the shader's length and take
     // most of its compilation (4.5 times less so, llvmpipe).
-    for (var o = 0u; o < outputs; o += 4u) {
+    var o = 0u;
+    loop {
         var shift = subgroupShuffle(bias0, o / 4u % {{ S }}u);
 //% for part in range(1, (OC // 4 + S - 1) // S)
         shift = select(shift, subgroupShuffle(bias{{ part }}, o / 4u % {{ S }}u), o >= {{ part * S * 4 }}u);
@@ -293,12 +333,12 @@ fn main(
 //% if VEC
         let at{{ j }} = (y_at0 + o{{ j }} * out_plane) / 4u;
 //% if RESIDUAL
-        let result{{ j }} = activate(biased{{ j }} + residual[at{{ j }}], params.activation, params.slope);
+        let result{{ j }} = activate(biased{{ j }} + unpack(residual[at{{ j }}]), params.activation, params.slope);
 //% else
         let result{{ j }} = activate(biased{{ j }}, params.activation, params.slope);
 //% endif
         if (store0 & (o{{ j }} < outputs)) {
-            y[at{{ j }}] = result{{ j }};
+            y[at{{ j }}] = pack(result{{ j }});
         }
 //% else
         let at{{ j }} = o{{ j }} * out_plane;
@@ -318,6 +358,10 @@ fn main(
 //% for o in range(OC - 4)
         sum{{ o }} = sum{{ o + 4 }};
 //% endfor
+        o += 4u;
+        if (o >= outputs) {
+            break;
+        }
     }
 //% if not PLANAR
 
@@ -342,9 +386,16 @@ fn main(
                 let at = (n * channels + g * params.og + o_first + o) * out_plane
                     + u32((q.x * params.out_h + q.y) * params.out_w + q.z) - params.y_base;
 //% if RESIDUAL
-                value += residual[at{% if VEC %} / 4u][at % 4u{% endif %}];
+                value += {% if VEC %}unpack(residual[at / 4u])[at % 4u]{% else %}residual[at]{% endif %};
 //% endif
-                y[at{% if VEC %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
+                let result = activate(vec4<f32>(value), params.activation, params.slope).x;
+//% if VEC
+                var whole = unpack(y[at / 4u]);
+                whole[at % 4u] = result;
+                y[at / 4u] = pack(whole);
+//% else
+                y[at] = result;
+//% endif
             }
         }
     }

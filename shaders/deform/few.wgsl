@@ -6,7 +6,7 @@
 //
 // A subgroup of LANES makes OC output channels x 4*LANES positions: each lane four neighbouring ones of an image, quads of positions
 // counted through images. A step is one channel and tap: 16 neighbours a lane, and OC weights, of which each lane loads N and hands
-// them round by broadcast. x [N,C,H,W]; offset [N,D,K,2,P], mask [N,D,K,P]; w [G,T,CG,K,OC] (conv/pack.wgsl, taps inside channels);
+// them round by broadcast. x [N,C,H,W], with UNIFORM of at most so many vec4s; offset [N,D,K,2,P], mask [N,D,K,P]; w [G,T,CG,K,OC] (conv/pack.wgsl, taps inside channels);
 // y, residual [N,O,P]. With VEC, P is a multiple of 4.
 struct Params {
     first_group: u32,
@@ -23,18 +23,24 @@ struct Params {
 // Weights of a lane, neighbours in the tile.
 //% set N = [OC // LANES, 1] | max
 @group(0) @binding(0) var<uniform> params: Params;
+//% if UNIFORM
+@group(0) @binding(1) var<uniform> x: array<vec4<f32>, {{ UNIFORM }}>;
+//% else
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> offset: array<{{ "vec4<f32>" if VEC else "f32" }}>;
-//% if MASK
-@group(0) @binding(3) var<storage, read> mask: array<{{ "vec4<f32>" if VEC else "f32" }}>;
 //% endif
-@group(0) @binding(4) var<storage, read> w: array<{{ "vec%d<f32>" | format(N) if N > 1 else "f32" }}>;
+@group(0) @binding(2) var<storage, read> offset: array<{{ "Quad" if VEC else "f32" }}>;
+//% if MASK
+@group(0) @binding(3) var<storage, read> mask: array<{{ "Quad" if VEC else "f32" }}>;
+//% endif
+@group(0) @binding(4) var<storage, read> w: array<{{ "Quad" if N == 4 else "Pair" if N == 2 else "f32" }}>;
 @group(0) @binding(5) var<storage, read> bias: array<f32>;
-@group(0) @binding(6) var<storage, read> residual: array<{{ "vec4<f32>" if VEC else "f32" }}>;
-@group(0) @binding(7) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC else "f32" }}>;
+@group(0) @binding(6) var<storage, read> residual: array<{{ "Quad" if VEC else "f32" }}>;
+@group(0) @binding(7) var<storage, read_write> y: array<{{ "Quad" if VEC else "f32" }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
+//% include "common/wide.wgsl"
 //% include "deform/corners.wgsl"
+{%- macro x_at(at) %}{% if UNIFORM %}x[{{ at }} / 4u][{{ at }} % 4u]{% else %}x[{{ at }}]{% endif %}{% endmacro %}
 {%- macro four(buffer, at) %}vec4<f32>({% for i in range(4) %}{{ buffer }}[{{ at }} + (q{{ i }} - q)]{{ "" if loop.last else ", " }}{% endfor %}){% endmacro %}
 
 @compute @workgroup_size({{ LANES }})
@@ -67,7 +73,8 @@ fn main(
 //% endfor
     let w_lane = min(lane, {{ OC // N - 1 }}u);
     var w_at = (g * params.tiles + tile) * params.taps * params.cg * {{ OC // N }}u;
-    for (var c = g * params.cg; c < (g + 1u) * params.cg; c++) {
+    var c = g * params.cg;
+    loop {
         let x_at = (n * params.c_in + c) * plane - params.x_base;
         let field = (n * params.offset_groups + c / params.cd) * params.taps;
         var offset_at = field * 2u * params.positions + q - params.offset_base;
@@ -78,12 +85,13 @@ fn main(
         var kw = 0;
         // Neighbours are found anew for each channel: with channels inside taps, or rows of taps as a loop of their own, a software driver
         // merges all sums once more for each loop that they leave.
-        for (var k = 0u; k < params.taps; k++) {
+        var k = 0u;
+        loop {
 //% if VEC
-            let off_h = offset[offset_at / 4u];
-            let off_w = offset[(offset_at + params.positions) / 4u];
+            let off_h = unpack(offset[offset_at / 4u]);
+            let off_w = unpack(offset[(offset_at + params.positions) / 4u]);
 //% if MASK
-            let m = mask[mask_at / 4u];
+            let m = unpack(mask[mask_at / 4u]);
 //% endif
 //% else
             let off_h = {{ four("offset", "offset_at") }};
@@ -98,13 +106,13 @@ fn main(
             let point_x{{ i }} = f32(at_w{{ i }} + kw * params.d_w) + off_w[{{ i }}];
             let near{{ i }} = corners(point_y{{ i }}, point_x{{ i }}, params.in_h, params.in_w);
             let at{{ i }} = near{{ i }}.at + x_at;
-            let loaded{{ i }} = vec4<f32>(x[at{{ i }}.x], x[at{{ i }}.y], x[at{{ i }}.z], x[at{{ i }}.w]);
+            let loaded{{ i }} = vec4<f32>({% for corner in ["x", "y", "z", "w"] %}{{ x_at("at" ~ i ~ "." ~ corner) }}{{ "" if loop.last else ", " }}{% endfor %});
             // A neighbour outside is left out; one inside is multiplied, also by 0.
             let part{{ i }} = select(vec4<f32>(), loaded{{ i }}, near{{ i }}.inside) * near{{ i }}.weight;
             let value{{ i }} = (part{{ i }}.x + part{{ i }}.y) + (part{{ i }}.z + part{{ i }}.w);
 //% endfor
             let value = vec4<f32>(value0, value1, value2, value3){% if MASK %} * m{% endif %};
-            let weights = w[w_at + w_lane];
+            let weights = {{ "unpack" if N == 4 else "unpack_pair" if N == 2 else "" }}(w[w_at + w_lane]);
 //% for o in range(OC)
             sum{{ o }} += subgroupBroadcast(weights{% if N > 1 %}[{{ o % N }}]{% endif %}, {{ o // N }}u) * value;
 //% endfor
@@ -117,6 +125,14 @@ fn main(
             let row_done = kw == params.k_w;
             kw = select(kw, 0, row_done);
             kh = select(kh, kh + 1, row_done);
+            k++;
+            if (k >= params.taps) {
+                break;
+            }
+        }
+        c++;
+        if (c >= (g + 1u) * params.cg) {
+            break;
         }
     }
 

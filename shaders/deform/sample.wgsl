@@ -17,13 +17,14 @@ struct Params {
     offset_base: u32, mask_base: u32, width: u32, columns: u32, group_blocks: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<Quad>;
 @group(0) @binding(2) var<storage, read> offset: array<f32>;
 //% if MASK
 @group(0) @binding(3) var<storage, read> mask: array<f32>;
 //% endif
-@group(0) @binding(4) var<storage, read_write> columns: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> columns: array<Quad>;
 //% include "common/grid.wgsl"
+//% include "common/wide.wgsl"
 //% include "deform/corners.wgsl"
 
 @compute @workgroup_size(64)
@@ -73,15 +74,20 @@ fn main(
     var in_group = first_block - g * params.group_blocks;
     var column = ((tile * blocks + g * params.group_blocks) * params.taps + k * params.group_blocks + in_group) * params.width + j;
     let over_taps = (params.taps - 1u) * params.group_blocks * params.width;
-    for (var i = 0u; i < round; i++) {
-        let top = x[x_at.x] * near.weight.x + x[x_at.y] * near.weight.y;
-        let bottom = x[x_at.z] * near.weight.z + x[x_at.w] * near.weight.w;
+    var i = 0u;
+    loop {
+        let top = unpack(x[x_at.x]) * near.weight.x + unpack(x[x_at.y]) * near.weight.y;
+        let bottom = unpack(x[x_at.z]) * near.weight.z + unpack(x[x_at.w]) * near.weight.w;
         // Channels past a group's last are 0, or NaN under an infinite mask: the GEMM leaves them out of sums that are not finite.
-        columns[column] = (top + bottom){% if MASK %} * m{% endif %};
+        columns[column] = pack((top + bottom){% if MASK %} * m{% endif %});
         x_at += x_step;
         in_group++;
         let group_done = in_group == params.group_blocks;
         in_group = select(in_group, 0u, group_done);
         column += params.width + select(0u, over_taps, group_done);
+        i++;
+        if (i >= round) {
+            break;
+        }
     }
 }

@@ -10,7 +10,7 @@
 //% include "involution/params.wgsl"
 //% set VEC = FLAGS % 2
 //% set RESIDUAL = FLAGS // 2
-//% set VALUE = "vec4<f32>" if VEC else "f32"
+//% set VALUE = "Quad" if VEC else "f32"
 //% set P = (KW - 1) // 2
 // Channels of a round; `rounds` of them are CB.
 //% set U = 2
@@ -22,8 +22,9 @@
 @group(0) @binding(5) var<storage, read_write> y: array<{{ VALUE }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
+//% include "common/wide.wgsl"
 //% macro four(array, at, further)
-{% if VEC %}{{ array }}[({{ at }}) / 4u]{% else %}vec4<f32>({% for p in range(4) %}{{ array }}[{{ at }} + {{ further }}[{{ p }}]]{{ ", " if p < 3 }}{% endfor %}){% endif %}
+{% if VEC %}unpack({{ array }}[({{ at }}) / 4u]){% else %}vec4<f32>({% for p in range(4) %}{{ array }}[{{ at }} + {{ further }}[{{ p }}]]{{ ", " if p < 3 }}{% endfor %}){% endif %}
 //% endmacro
 
 @compute @workgroup_size({{ LANES }})
@@ -89,7 +90,8 @@ fn main(
 //% endfor
 //% endfor
 
-    for (var r = params.kh0; r < params.kh1 + {{ RH - 1 }}; r++) {
+    var r = params.kh0;
+    loop {
         let row = i32(i) * params.s_h - params.p_h + r * params.d_h;
         let row_inside = (row >= 0) & (row < params.in_h);
         let in_row = x_at + u32(clamp(row, 0, params.in_h - 1)) * in_w;
@@ -102,18 +104,19 @@ fn main(
 //% endfor
 //% endfor
         // Two channels a round, the sums moved round: written out for all, the loads would be most of the shader's length.
-        for (var m = 0u; m < params.rounds; m++) {
+        var m = 0u;
+        loop {
 //% for c in range(U)
             let x_row{{ c }} = in_row + min(m * {{ U }}u + {{ c }}u, valid - 1u) * plane;
 {% if VEC %}
-            let x{{ c }}_1 = select(vec4<f32>(), x[(x_row{{ c }} + held) / 4u], own & vec4<bool>(row_inside));
+            let x{{ c }}_1 = select(vec4<f32>(), unpack(x[(x_row{{ c }} + held) / 4u]), own & vec4<bool>(row_inside));
 {% else %}
             let x{{ c }}_1 = select(vec4<f32>(), {{ four("x", "x_row" ~ c, "held") | trim }}, own & vec4<bool>(row_inside));
 {% endif %}
             var end{{ c }} = vec4<f32>();
             if (end & row_inside) {
 {% if VEC %}
-                end{{ c }} = select(vec4<f32>(), x[(x_row{{ c }} + end_held) / 4u], end_own);
+                end{{ c }} = select(vec4<f32>(), unpack(x[(x_row{{ c }} + end_held) / 4u]), end_own);
 {% else %}
                 end{{ c }} = select(vec4<f32>(), {{ four("x", "x_row" ~ c, "end_held") | trim }}, end_own);
 {% endif %}
@@ -141,11 +144,20 @@ fn main(
             sum{{ CB - U + c }}_{{ a }} = first{{ c }}_{{ a }};
 //% endfor
 //% endfor
+            m++;
+            if (m >= params.rounds) {
+                break;
+            }
+        }
+        r++;
+        if (r >= params.kh1 + {{ RH - 1 }}) {
+            break;
         }
     }
 
     // A channel a round, the others then moved down.
-    for (var m = 0u; m < valid; m++) {
+    var m = 0u;
+    loop {
         // Without a bias the buffer is a few zeros, of which the first is read.
         let shift = bias[select(0u, c + m - params.b_base, params.has_bias == 1u)];
 //% for a in range(RH)
@@ -153,7 +165,7 @@ fn main(
         let stored{{ a }} = activate(sum0_{{ a }} + shift{% if RESIDUAL %} + {{ four("residual", "to" ~ a, "further") | trim }}{% endif %}, params.activation, params.slope);
 //% if VEC
         if (live && {{ a }}u < valid_rows) {
-            y[to{{ a }} / 4u] = stored{{ a }};
+            y[to{{ a }} / 4u] = pack(stored{{ a }});
         }
 //% else
 //% for p in range(4)
@@ -166,5 +178,9 @@ fn main(
         sum{{ c }}_{{ a }} = sum{{ c + 1 }}_{{ a }};
 //% endfor
 //% endfor
+        m++;
+        if (m >= valid) {
+            break;
+        }
     }
 }

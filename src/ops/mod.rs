@@ -16,7 +16,7 @@ pub(crate) mod softmax;
 pub(crate) mod window;
 
 use crate::error::{Error, Result};
-use crate::plan::{Binding, Slot};
+use crate::plan::{Access, Binding, Slot};
 use crate::tensor::Tensor;
 use activation::Activation;
 
@@ -32,7 +32,7 @@ impl Epilogue {
     /// The residual's binding: the part of argument `arg` that `y` is of the output; without one nothing.
     pub fn residual(&self, arg: usize, y: Binding) -> Binding {
         match self.has_residual {
-            true => Binding { slot: Slot::Arg(arg), write: false, ..y },
+            true => Binding { slot: Slot::Arg(arg), access: Access::Read, ..y },
             false => Binding::read(Slot::Nothing),
         }
     }

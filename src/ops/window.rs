@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::plan::{Binding, Slot};
+use crate::plan::{Access, Binding, Slot};
 use crate::profile::Profile;
 
 /// Parts that a problem is cut into at most: the plan of so many takes a hundred megabytes.
@@ -11,14 +11,15 @@ const MOST_PARTS: u64 = 1 << 17;
 
 /// A window of a buffer in elements, with its start aligned down for the binding.
 pub(crate) fn window(profile: &Profile, slot: Slot, range: Range<u64>, total: u64, write: bool) -> (Binding, u32) {
+    let access = if write { Access::Write } else { Access::Read };
     let total_bytes = (total * 4).next_multiple_of(16);
     if total_bytes <= profile.max_binding {
-        return (Binding { slot, offset: 0, size: 0, write }, 0);
+        return (Binding { slot, offset: 0, size: 0, access }, 0);
     }
     let align = u64::from(profile.offset_alignment.max(16));
     let offset = range.start * 4 / align * align;
     let size = (range.end * 4).next_multiple_of(16) - offset;
-    (Binding { slot, offset, size, write }, (offset / 4) as u32)
+    (Binding { slot, offset, size, access }, (offset / 4) as u32)
 }
 
 /// A window over some images of a tensor with so many elements an image; the base counts from the first of them, below which it may lie.
@@ -134,7 +135,7 @@ mod tests {
     fn windows_are_aligned_and_end_in_whole_vec4s() {
         let of = |range: Range<u64>, total| {
             let (binding, base) = window(&profile(), Slot::Arg(1), range, total, true);
-            assert_eq!((binding.slot, binding.write), (Slot::Arg(1), true));
+            assert_eq!((binding.slot, binding.access), (Slot::Arg(1), Access::Write));
             (binding.offset, binding.size, base)
         };
         assert_eq!(of(9..13, 32), (0, 0, 0), "the whole, as long as it fits");

@@ -158,6 +158,34 @@ fn awkward() {
     }
 }
 
+/// Few channels, and inputs that fill a uniform array of each size, or more than half of it, or lie in the caller's buffer.
+#[test]
+fn few_channels_in_small_inputs() {
+    let options = ([1, 1], [1, 1], [(1, 1), (1, 1)], 1, 1);
+    let guarded = Gpu::builder().adapter_from_env().cache(Cache::Off).guarded(true).build_blocking().expect("device");
+    for x in [[1, 1, 1, 2049], [4, 1, 32, 32], [8, 1, 28, 28], [3, 3, 24, 24], [16, 1, 32, 32], [3, 2, 52, 53]] {
+        for (gpu, has_mask) in [(gpu(), false), (guarded.clone(), true)] {
+            Case::exact(options, &x, &[16, x[1], 3, 3], has_mask).check_exact(&gpu);
+        }
+    }
+    guarded.check_guards().expect("nothing beside the tensors");
+
+    let gpu = gpu();
+    let case = Case::exact(options, &[8, 1, 28, 28], &[16, 1, 3, 3], false);
+    let [offset, w, bias] = [&case.offset, &case.w, &case.bias].map(upload);
+    let values: Vec<u8> = case.x.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let raw = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: values.len() as u64,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    gpu.queue().write_buffer(&raw, 0, &values);
+    let x = Tensor::from_buffer(&gpu, raw, case.x.shape()).expect("wrap");
+    let y = case_options(&case.spec).forward(&x, &offset, &w, Some(&bias), None).expect("forward");
+    assert_exact("wrapped", &y.to_array().expect("read"), &case.want());
+}
+
 #[test]
 fn zero_offsets_are_a_convolution() {
     let options = ([2, 1], [1, 2], [(1, 2), (2, 0)], 2, 4);

@@ -1,6 +1,6 @@
 //! What must hold of a shape and of a plan, worked out apart from the library: all in i128, which no product of two sizes overflows.
 
-use wgconv::fuzzing::{Slot, scratch, steps};
+use wgconv::fuzzing::{Access, Slot, scratch, steps};
 use wgconv::reference::ReferenceError;
 use wgconv::{AdapterClass, Error, Plan, Profile, Result};
 
@@ -16,8 +16,11 @@ pub fn profile(bytes: &mut Bytes<'_>) -> Profile {
     let mib = 1 << 20;
     let max_binding =
         bytes.pick(&[128 * mib, 128 * mib, 1 << 30, (1 << 32) - 16, (1 << 31) - 16, 1 << 34, 4096, 65_536]);
+    let class = bytes.pick(&[AdapterClass::Cpu, AdapterClass::Integrated, AdapterClass::Discrete]);
     Profile {
-        class: bytes.pick(&[AdapterClass::Cpu, AdapterClass::Integrated, AdapterClass::Discrete]),
+        class,
+        wide_loads: class == AdapterClass::Cpu,
+        max_uniform: 64 << 10,
         subgroup: bytes.pick(&[None, Some(4), Some(8), Some(16), Some(32), Some(64), Some(128)]),
         max_invocations: bytes.pick(&[256, 128, 512, 1024]),
         workgroup_bytes: bytes.pick(&[16 << 10, 32 << 10, 48 << 10]),
@@ -167,11 +170,19 @@ fn dispatches(op: &str, plan: &Plan, profile: &Profile, arguments: &[Vec<i128>])
             let (offset, all) = (i128::from(binding.offset), whole(binding.slot));
             let size = if binding.size == 0 { all } else { i128::from(binding.size) };
             let aligned = binding.offset.is_multiple_of(profile.offset_alignment.into()) && size % 16 == 0;
-            let inside = size > 0 && offset + size <= all && size <= i128::from(profile.max_binding);
+            let inside = match binding.access {
+                // A buffer of its size: the pool takes one for more than half of it.
+                Access::Uniform => {
+                    let sizes = [16 << 10, 32 << 10, 64 << 10];
+                    offset == 0 && sizes.contains(&size) && (size / 2 < all && all <= size)
+                }
+                _ => size > 0 && offset + size <= all && size <= i128::from(profile.max_binding),
+            };
             assert!(aligned && inside, "{op}: {binding:?} of {all} bytes, {profile:?}\n{plan}");
             let writable = matches!(binding.slot, Slot::Out | Slot::Scratch(_) | Slot::Packed);
-            assert!(!binding.write || writable, "{op}: writes to {binding:?}\n{plan}");
-            if binding.write && binding.slot == Slot::Out {
+            let writes = binding.access == Access::Write;
+            assert!(!writes || writable, "{op}: writes to {binding:?}\n{plan}");
+            if writes && binding.slot == Slot::Out {
                 written.push((offset, offset + size));
             }
         }

@@ -7,7 +7,7 @@ use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
 use crate::profile::Profile;
 
 use super::problem::{Problem, volume};
-use super::subgroup::{PackParams, SUBGROUPS, has_subgroups};
+use super::subgroup::{PackParams, has_subgroups, lanes};
 
 params! {
     /// `Params` of `conv/few.wgsl`.
@@ -29,7 +29,7 @@ pub(crate) const TILE: u32 = 16;
 const MOST: u32 = 4;
 
 pub(crate) fn instance(
-    lanes: u32,
+    (lanes, wide): (u32, bool),
     (width, stride): (u32, u32),
     activation: u32,
     (vec, residual): (bool, bool),
@@ -41,6 +41,7 @@ pub(crate) fn instance(
         .with("ACT", activation)
         .with("VEC", vec.into())
         .with("RESIDUAL", residual.into())
+        .with("WIDE", wide.into())
 }
 
 /// Weights [O,CG,K] that a tile's lanes hand round: packed as [G,T,CG,K,OC].
@@ -108,7 +109,7 @@ pub(crate) fn pack(p: &Problem) -> Pack {
 }
 
 pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<Step> {
-    let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
+    let (lanes, wide) = lanes(profile);
     let ([_, in_h, in_w], [_, out_h, out_w]) = (p.input, p.output);
     let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));
     let batch = u64::from(p.batch);
@@ -153,7 +154,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
         let vec = out_w.is_multiple_of(4) && y_base.is_multiple_of(4);
         let constants = (p.kernel[2], p.stride[2]);
         steps.push(Step {
-            instance: instance(lanes, constants, epilogue.activation.constant(), (vec, epilogue.has_residual)),
+            instance: instance((lanes, wide), constants, epilogue.activation.constant(), (vec, epilogue.has_residual)),
             params: Params::new(&params),
             bindings: vec![x, Binding::read(Slot::Packed), Binding::read(Slot::Arg(2)), residual, y],
             groups: total.into(),

@@ -48,12 +48,20 @@ params! {
 
 /// Subgroup sizes that `conv/subgroup.wgsl` is instantiated for.
 pub(crate) const SUBGROUPS: [u32; 5] = [4, 8, 16, 32, 64];
+/// Those of software adapters, for which there are shaders with [wide loads](Profile::wide_loads) too.
+pub(crate) const SOFTWARE_SUBGROUPS: [u32; 3] = [4, 8, 16];
 /// Output channels of a tile.
 pub(crate) const TILES: [u32; 4] = [8, 16, 24, 32];
 
 /// Whether subgroups have one size, which there are shaders for, and a workgroup holds one.
 pub(crate) fn has_subgroups(profile: &Profile) -> bool {
     profile.subgroup.is_some_and(|size| SUBGROUPS.contains(&size) && size <= profile.max_invocations)
+}
+
+/// Lanes of a subgroup, and whether they load wide.
+pub(crate) fn lanes(profile: &Profile) -> (u32, bool) {
+    let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
+    (lanes, profile.wide_loads && SOFTWARE_SUBGROUPS.contains(&lanes))
 }
 
 /// What the GEMM kernel needs to know, of a convolution or of a transposed one.
@@ -297,7 +305,7 @@ impl Gemm {
         y_start: i64,
         layout: Layout,
     ) -> Step {
-        let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
+        let (lanes, wide) = lanes(profile);
         let tile = self.tile();
         let tiles = self.og().div_ceil(tile);
         let positions = u64::from(batch) * volume(part);
@@ -366,7 +374,7 @@ impl Gemm {
         let products = u64::from(self.cg()) * volume(self.kernel);
         Step {
             instance: instance(
-                lanes,
+                (lanes, wide),
                 tile,
                 epilogue.activation.constant(),
                 (vec, layout, transposed, epilogue.has_residual),
@@ -411,7 +419,7 @@ impl PackParams {
 }
 
 pub(crate) fn instance(
-    lanes: u32,
+    (lanes, wide): (u32, bool),
     tile: u32,
     activation: u32,
     (vec, layout, transposed, residual): (bool, Layout, bool, bool),
@@ -424,6 +432,7 @@ pub(crate) fn instance(
         .with("X", layout.constant())
         .with("TRANSPOSED", transposed as u32)
         .with("RESIDUAL", residual as u32)
+        .with("WIDE", wide as u32)
 }
 
 #[cfg(test)]

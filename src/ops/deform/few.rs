@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use crate::ops::Epilogue;
 use crate::ops::conv::few::{TILE, Weights};
-use crate::ops::conv::subgroup::{SUBGROUPS, has_subgroups};
+use crate::ops::conv::subgroup::{has_subgroups, lanes};
 use crate::ops::window::{image_window, ranges, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
-use crate::profile::Profile;
+use crate::pool::uniform_size;
+use crate::profile::{AdapterClass, Profile};
 
 use super::blocks;
 use super::problem::{Problem, area, i32s};
@@ -31,13 +32,23 @@ params! {
 /// Input channels of a group at most; from more on blocks of four, which one load brings, are the better use of a load.
 const MOST: u32 = 4;
 
-pub(crate) fn instance(lanes: u32, activation: u32, mask: bool, (vec, residual): (bool, bool)) -> Instance {
+/// The instance for lanes that load wide or not, an input in a uniform array of so many bytes or in a storage buffer (0), an activation
+/// and a mask; for aligned positions and a residual.
+pub(crate) fn instance(
+    (lanes, wide): (u32, bool),
+    uniform: u64,
+    activation: u32,
+    mask: bool,
+    (vec, residual): (bool, bool),
+) -> Instance {
     Instance::new("deform/few.wgsl")
         .with("LANES", lanes)
         .with("ACT", activation)
         .with("MASK", mask.into())
         .with("VEC", vec.into())
         .with("RESIDUAL", residual.into())
+        .with("WIDE", wide.into())
+        .with("UNIFORM", (uniform / 16) as u32)
 }
 
 fn weights(p: &Problem) -> Weights {
@@ -47,6 +58,16 @@ fn weights(p: &Problem) -> Weights {
 /// Elements of an image of the largest tensor.
 fn largest(p: &Problem) -> u64 {
     p.image().max(2 * p.mask_image()).max(p.out_image())
+}
+
+/// Bytes of the uniform array that the input is bound as, whole, if it is: a software driver loads from it in half the time, and its
+/// adapters are those that there are wide instances for.
+fn uniform(p: &Problem, profile: &Profile) -> Option<u64> {
+    let (_, wide) = lanes(profile);
+    let size = uniform_size((u64::from(p.batch) * p.image() * 4).next_multiple_of(16))?;
+    // Room for what stands around a guarded buffer's data.
+    let fits = size <= profile.max_uniform && 2 * size <= profile.max_buffer;
+    (wide && fits && !p.input_wrapped && profile.class == AdapterClass::Cpu).then_some(size)
 }
 
 pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
@@ -73,8 +94,12 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, has_mask: bool, profile: &
 }
 
 fn step(p: &Problem, epilogue: &Epilogue, has_mask: bool, profile: &Profile, images: &Range<u64>) -> Step {
-    let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
-    let (x, x_base) = image_window(profile, Slot::Arg(INPUT), (p.batch, p.image()), images, false);
+    let (lanes, wide) = lanes(profile);
+    let uniform = uniform(p, profile);
+    let (x, x_base) = match uniform {
+        Some(size) => (Binding::uniform(Slot::Arg(INPUT), size), ((images.start * p.image()) as u32).wrapping_neg()),
+        None => image_window(profile, Slot::Arg(INPUT), (p.batch, p.image()), images, false),
+    };
     let ((offset, offset_base), (mask, mask_base)) = blocks::fields(p, profile, has_mask, images);
     let (y, y_base) = image_window(profile, Slot::Out, (p.batch, p.out_image()), images, true);
     let residual = epilogue.residual(RESIDUAL, y);
@@ -117,7 +142,13 @@ fn step(p: &Problem, epilogue: &Epilogue, has_mask: bool, profile: &Profile, ima
     };
     let vec = positions.is_multiple_of(4) && [offset_base, mask_base, y_base].iter().all(|base| base.is_multiple_of(4));
     Step {
-        instance: instance(lanes, epilogue.activation.constant(), has_mask, (vec, epilogue.has_residual)),
+        instance: instance(
+            (lanes, wide),
+            uniform.unwrap_or(0),
+            epilogue.activation.constant(),
+            has_mask,
+            (vec, epilogue.has_residual),
+        ),
         params: Params::new(&params),
         bindings: vec![x, offset, mask, Binding::read(Slot::Packed), Binding::read(Slot::Arg(BIAS)), residual, y],
         groups: total.into(),

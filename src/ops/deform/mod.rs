@@ -226,7 +226,8 @@ impl DeformConv2d {
         (input, offset, weight, bias, mask): Tensors<'_>,
         run: impl FnOnce(Call<'_>) -> Result<T>,
     ) -> Result<T> {
-        let problem = Problem::new(self, input.shape(), weight.shape())?;
+        let mut problem = Problem::new(self, input.shape(), weight.shape())?;
+        problem.input_wrapped = input.buffer.wrapped();
         let residual = self.residual.as_ref();
         expect_shape(OP, "offset", Some(offset.shape()), &problem.offset_shape)?;
         expect_shape(OP, "bias", bias.map(Tensor::shape), &[problem.c_out as usize])?;

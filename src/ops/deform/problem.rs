@@ -31,6 +31,8 @@ pub(crate) struct Problem {
     pub output_shape: Vec<usize>,
     pub offset_shape: Vec<usize>,
     pub mask_shape: Vec<usize>,
+    /// The input lies in a buffer of the caller's, which may not do for a uniform binding.
+    pub input_wrapped: bool,
 }
 
 impl Problem {
@@ -92,6 +94,7 @@ impl Problem {
             output_shape,
             offset_shape: vec![batch, 2 * fields, output[0], output[1]],
             mask_shape: vec![batch, fields, output[0], output[1]],
+            input_wrapped: false,
         })
     }
 

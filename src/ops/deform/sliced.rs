@@ -41,8 +41,8 @@ params! {
     }
 }
 
-pub(crate) fn sample_instance(mask: bool) -> Instance {
-    Instance::new("deform/sample.wgsl").with("MASK", mask.into())
+pub(crate) fn sample_instance(mask: bool, wide: bool) -> Instance {
+    Instance::new("deform/sample.wgsl").with("MASK", mask.into()).with("WIDE", wide.into())
 }
 
 pub(crate) fn flat_instance(mask: bool) -> Instance {
@@ -204,7 +204,7 @@ impl<'a> Sliced<'a> {
             group_blocks: self.blocks() as u32,
         };
         Step {
-            instance: sample_instance(self.has_mask),
+            instance: sample_instance(self.has_mask, self.profile.wide_loads),
             params: Params::new(&params),
             bindings: vec![Binding::read(Slot::Scratch(1)), offset, mask, Binding::write(Slot::Scratch(0))],
             groups: total.div_ceil(64),

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
-use crate::ops::conv::subgroup::{SUBGROUPS, has_subgroups};
+use crate::ops::conv::subgroup::{has_subgroups, lanes};
 use crate::plan::{Instance, Plan};
 use crate::profile::{AdapterClass, Profile};
 
@@ -52,7 +52,7 @@ pub(crate) fn rows_instance(
 
 /// The instance for lanes, a kernel width, channels and rows of a lane, and an activation; for aligned rows and a residual.
 pub(crate) fn subgroup_instance(
-    (lanes, width): (u32, u32),
+    ((lanes, wide), width): ((u32, bool), u32),
     (block, rows): (u32, u32),
     activation: u32,
     (vec, residual): (bool, bool),
@@ -64,6 +64,7 @@ pub(crate) fn subgroup_instance(
         .with("RH", rows)
         .with("ACT", activation)
         .with("FLAGS", u32::from(vec) + 2 * u32::from(residual))
+        .with("WIDE", wide.into())
 }
 
 /// Whether rows of input and output, and the windows of odd width over them, lie in aligned vec4s.
@@ -124,10 +125,12 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: InvolutionKernel, p
             Threads { instance, channels, rows, positions: 4, workgroup: 64 }
         }
         InvolutionKernel::Subgroup => {
-            let (channels, lanes) = (block(&SUBGROUP_BLOCKS, p.cg()), profile.subgroup.unwrap_or(SUBGROUPS[0]));
+            let (channels, lanes) = (block(&SUBGROUP_BLOCKS, p.cg()), lanes(profile));
             let flags = (aligned(p), epilogue.has_residual);
-            let instance = subgroup_instance((lanes, p.kernel[1]), (channels, rows), activation, flags);
-            Threads { instance, channels, rows, positions: 4, workgroup: lanes }
+            // Without aligned rows nothing is loaded by fours.
+            let wide = lanes.1 && flags.0;
+            let instance = subgroup_instance(((lanes.0, wide), p.kernel[1]), (channels, rows), activation, flags);
+            Threads { instance, channels, rows, positions: 4, workgroup: lanes.0 }
         }
     };
     let steps = parts::steps(p, epilogue, profile, &threads)?;

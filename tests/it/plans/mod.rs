@@ -6,9 +6,9 @@ mod others;
 
 use wgconv::{AdapterClass, Profile};
 
-/// A software adapter with subgroups of eight.
+/// A software adapter with subgroups of eight and 64-bit integers.
 fn software() -> Profile {
-    Profile { class: AdapterClass::Cpu, subgroup: Some(8), ..Profile::baseline() }
+    Profile { class: AdapterClass::Cpu, subgroup: Some(8), wide_loads: true, ..Profile::baseline() }
 }
 
 fn discrete() -> Profile {

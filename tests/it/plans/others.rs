@@ -1,5 +1,6 @@
 //! Kernels of transposed and deformable convolution, involution and linear layers.
 
+use wgconv::fuzzing::{Access, Slot, steps};
 use wgconv::{
     AdapterClass, ConvTranspose2d, ConvTransposeKernel, DeformConv2d, DeformKernel, Involution2d, InvolutionKernel,
     Linear, LinearKernel, Profile,
@@ -73,6 +74,37 @@ fn deformable() {
         let profile = Profile { subgroup: Some(lanes), max_invocations, ..software() };
         let list = offered((1, 1), &profile, [1, 1, 9, 9], [16, 1, 3, 3]);
         assert_eq!(list.contains(&FewChannels), offers, "{lanes} of {max_invocations}");
+    }
+    // An input that fills more than half of a uniform array lies in one, on adapters that there are such shaders for; a batch of images whole.
+    let uniform = |profile: &Profile, x: [usize; 4]| {
+        let options = DeformConv2d::new().kernel(FewChannels);
+        let plan = options.plan(profile, &x, &[16, x[1], 1, 1], false).expect("a good problem");
+        let inputs: Vec<_> = steps(&plan, profile)
+            .flat_map(|(_, _, bindings)| bindings)
+            .filter(|binding| binding.slot == Slot::Arg(0))
+            .map(|binding| (binding.access == Access::Uniform).then_some((binding.offset, binding.size)))
+            .collect();
+        assert!(inputs.iter().all(|input| *input == inputs[0]), "{plan}");
+        inputs[0]
+    };
+    for (elements, size) in [(2048, None), (2049, Some(16)), (4096, Some(16)), (4097, Some(32)), (8192, Some(32))]
+        .into_iter()
+        .chain([(8193, Some(64)), (16_384, Some(64)), (16_385, None)])
+    {
+        assert_eq!(uniform(&software(), [1, 1, 1, elements]), size.map(|size| (0, size << 10)), "{elements}");
+    }
+    assert_eq!(uniform(&software(), [8, 2, 28, 28]), Some((0, 64 << 10)));
+    assert_eq!(uniform(&small(), [60, 1, 7, 7]), Some((0, 16 << 10)), "in many parts");
+    let x = [8, 1, 28, 28];
+    for (profile, expected) in [
+        (Profile { wide_loads: false, ..software() }, None),
+        (Profile { class: AdapterClass::Integrated, ..software() }, None),
+        (Profile { subgroup: Some(32), ..software() }, None),
+        (Profile { subgroup: Some(16), ..software() }, Some((0, 32 << 10))),
+        (Profile { max_uniform: 16 << 10, ..software() }, None),
+        (Profile { max_buffer: (64 << 10) - 4, ..software() }, None),
+    ] {
+        assert_eq!(uniform(&profile, x), expected, "{profile:?}");
     }
     // Blocks of four channels, in one offset group each and two thirds of them full.
     for (channels, groups, offset_groups, blocks) in [
