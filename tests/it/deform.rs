@@ -400,23 +400,32 @@ fn bindings_too_small() {
     }
 }
 
-/// Columns in a tile of positions, or no larger than input and offsets; the copy in blocks no larger than the input.
+/// Copy and columns together no larger than input and offsets, or than the copy and the columns of a tile of positions; only beside a small
+/// input the copy does not count.
 #[test]
 fn scratch_is_bounded() {
     let sliced = Profile { subgroup: Some(8), class: AdapterClass::Cpu, ..Profile::baseline() };
-    for (x, w, options) in [
-        ([1, 128, 56, 56], [128, 128, 3, 3], DeformConv2d::new().padding(1)),
-        ([4, 512, 25, 38], [512, 512, 3, 3], DeformConv2d::new().padding(1)),
-        ([2, 64, 9, 9], [64, 64, 7, 7], DeformConv2d::new().padding(3)),
-        ([8, 1, 28, 28], [16, 1, 3, 3], DeformConv2d::new()),
-        ([1, 256, 4, 4], [32, 256, 3, 3], DeformConv2d::new().padding(1)),
+    for (x, w, options, small) in [
+        ([1, 128, 56, 56], [128, 128, 3, 3], DeformConv2d::new().padding(1), true),
+        ([4, 512, 25, 38], [512, 512, 3, 3], DeformConv2d::new().padding(1), false),
+        ([1, 128, 100, 152], [128, 128, 3, 3], DeformConv2d::new().padding(1), false),
+        ([1, 512, 50, 50], [64, 512, 3, 3], DeformConv2d::new().padding(1), false),
+        ([90, 64, 14, 15], [64, 64, 1, 1], DeformConv2d::new(), false),
+        ([2, 64, 9, 9], [64, 64, 7, 7], DeformConv2d::new().padding(3), true),
+        ([8, 1, 28, 28], [16, 1, 3, 3], DeformConv2d::new(), true),
+        ([1, 256, 4, 4], [32, 256, 3, 3], DeformConv2d::new().padding(1), true),
     ] {
         let plan = options.clone().kernel(DeformKernel::Sliced).plan(&sliced, &x, &w, true).expect("plan");
         let y = plan.output_shape();
         let (input, offsets) = (4 * x.iter().product::<usize>(), 8 * x[0] * w[2] * w[3] * y[2] * y[3]);
-        let tile = 4 * 32 * x[1].next_multiple_of(4) * w[2] * w[3];
-        let most = (input + offsets).max(tile) + input + 16;
+        assert_eq!(input + offsets <= 4 << 20, small);
+        let (tile, image) = (4 * 32 * x[1].next_multiple_of(4) * w[2] * w[3], input / x[0]);
+        let copy = if small { input } else { 0 };
+        let most = (input + offsets).max(image + tile) + copy + 16;
         assert!(plan.scratch_bytes() <= most as u64, "{} over {most}: {plan}", plan.scratch_bytes());
+        // Most of it is used, so that slices are long.
+        let least = (input + offsets).min(x[0] * y[2] * y[3] * tile / 32 + input) / 3;
+        assert!(plan.scratch_bytes() >= least as u64, "{} under {least}: {plan}", plan.scratch_bytes());
         // Few channels and a GPU make no columns.
         let plan = options.plan(&sliced, &x, &w, true).expect("plan");
         let by_rule = if x[1] > 1 { "sliced" } else { "few channels" };

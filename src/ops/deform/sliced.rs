@@ -1,8 +1,8 @@
 //! Deformable convolution in two passes over slices of the output: sample into columns, multiply by `conv/subgroup.wgsl`.
 //!
 //! The columns stand in tiles of the multiplication's positions, so that it reads them one after the other. A slice is some positions
-//! of an image or some whole images: its columns take no more memory than input and offsets do, or what one tile of positions needs.
-//! The copy of the slice's images in blocks of four channels comes on top.
+//! of an image or some whole images: its columns and the copy of its images in blocks of four channels take no more memory than input and
+//! offsets do, or than that copy and the columns of one tile of positions. Only to a small input the copy comes on top.
 
 use crate::ops::Epilogue;
 use crate::ops::conv::subgroup::{Gemm, Layout, SUBGROUPS, WeightLayout};
@@ -40,6 +40,10 @@ params! {
         width: u32, columns: u32,
     }
 }
+
+/// Elements of input and offsets up to which the copy is not counted: it is a few MiB at most, and short slices would cost a quarter of the
+/// time (docs/performance.md).
+const SMALL: u64 = 1 << 20;
 
 pub(crate) fn sample_instance(mask: bool, wide: bool) -> Instance {
     Instance::new("deform/sample.wgsl").with("MASK", mask.into()).with("WIDE", wide.into())
@@ -130,14 +134,19 @@ impl<'a> Sliced<'a> {
     fn extents(&self) -> (u64, u64) {
         let p = self.p;
         let (batch, positions, most) = (u64::from(p.batch), area(p.output), window_elements(self.profile));
-        let budget = (batch * (p.image() + 2 * p.mask_image())).min(most);
-        let largest = p.image().max(2 * p.mask_image()).max(p.out_image()).max(self.copied_image() + 4);
+        let budget = batch * (p.image() + 2 * p.mask_image());
+        let copied = if budget > SMALL { self.copied_image() } else { 0 };
         let tile = self.tile();
-        let count = budget / self.column() / tile * tile;
-        let images = (count / positions).min(most / largest).min(batch);
+        let columns = |images: u64| (images * positions).next_multiple_of(tile) * self.column();
+        let largest = p.image().max(2 * p.mask_image()).max(p.out_image()).max(self.copied_image() + 4);
+        let image = positions * self.column();
+        let at_most = (budget / (image + copied)).min(most / largest.max(image)).min(batch);
+        let fits = |images: &u64| columns(*images) <= most && images * copied + columns(*images) <= budget;
+        let images = (1..=at_most).rev().find(fits).unwrap_or(0);
         if images > 0 {
             return (batch.div_ceil(batch.div_ceil(images)), positions);
         }
+        let count = budget.saturating_sub(copied).min(most) / self.column() / tile * tile;
         (1, positions.div_ceil(positions.div_ceil(count.max(tile))).next_multiple_of(tile).min(positions))
     }
 
