@@ -33,7 +33,9 @@ fn conv() -> Vec<(Instance, Fields)> {
     for block in [1, 4] {
         list.push((direct::instance(block), direct::DirectParams::FIELDS));
     }
-    list.push((Instance::new("conv/blocks.wgsl"), subgroup::BlocksParams::FIELDS));
+    for wide in [false, true] {
+        list.push((subgroup::blocks_instance(wide), subgroup::BlocksParams::FIELDS));
+    }
     for tile in subgroup::TILES {
         list.push((subgroup::pack_instance(tile), subgroup::PackParams::FIELDS));
         for lanes in subgroup::SUBGROUPS {
@@ -81,9 +83,11 @@ fn conv() -> Vec<(Instance, Fields)> {
             for lanes in depthwise::LANES.into_iter().chain([0]) {
                 for act in activations() {
                     for flags in 0..8 {
-                        let access = depthwise::Access { load: flags & 1 > 0, store: flags & 2 > 0, lanes };
-                        let instance = depthwise::instance(kernel, stride, act, access, flags & 4 > 0);
-                        list.push((instance, depthwise::DepthwiseParams::FIELDS));
+                        for wide in wide_of(lanes) {
+                            let access = depthwise::Access { load: flags & 1 > 0, store: flags & 2 > 0, lanes, wide };
+                            let instance = depthwise::instance(kernel, stride, act, access, flags & 4 > 0);
+                            list.push((instance, depthwise::DepthwiseParams::FIELDS));
+                        }
                     }
                 }
             }
@@ -94,9 +98,11 @@ fn conv() -> Vec<(Instance, Fields)> {
             for lanes in grouped::LANES {
                 for act in activations() {
                     for flags in 0..8 {
-                        let access = grouped::Access { load: flags & 1 > 0, store: flags & 2 > 0, lanes };
-                        let instance = grouped::instance(kernel, stride, act, access, flags & 4 > 0);
-                        list.push((instance, grouped::GroupedParams::FIELDS));
+                        for wide in wide_of(lanes) {
+                            let access = grouped::Access { load: flags & 1 > 0, store: flags & 2 > 0, lanes, wide };
+                            let instance = grouped::instance(kernel, stride, act, access, flags & 4 > 0);
+                            list.push((instance, grouped::GroupedParams::FIELDS));
+                        }
                     }
                 }
             }
@@ -125,11 +131,12 @@ fn conv_few_and_winograd() -> Vec<(Instance, Fields)> {
         for tile in subgroup::TILES {
             list.push((winograd::weights_instance(m, tile), winograd::WeightsParams::FIELDS));
         }
-        for vec in [false, true] {
-            list.push((winograd::input_instance(m, vec), winograd::InputParams::FIELDS));
+        for (vec, wide) in [(false, false), (false, true), (true, false), (true, true)] {
+            list.push((winograd::input_instance(m, vec, wide), winograd::InputParams::FIELDS));
             for act in activations() {
                 for residual in [false, true] {
-                    list.push((winograd::output_instance(m, act, vec, residual), winograd::OutputParams::FIELDS));
+                    let instance = winograd::output_instance(m, act, (vec, wide), residual);
+                    list.push((instance, winograd::OutputParams::FIELDS));
                 }
             }
         }

@@ -8,15 +8,17 @@ use crate::profile::Profile;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Instance {
     pub shader: &'static str,
-    constants: [(&'static str, u32); 8],
+    constants: [(&'static str, u32); Self::MOST_CONSTANTS],
 }
 
 impl Instance {
+    const MOST_CONSTANTS: usize = 9;
+
     pub const fn new(shader: &'static str) -> Self {
-        Self { shader, constants: [("", 0); 8] }
+        Self { shader, constants: [("", 0); Self::MOST_CONSTANTS] }
     }
 
-    /// The instance with one more constant. At most eight: a ninth is a defect of this crate and fails to compile where
+    /// The instance with one more constant. Of more than fit, the first is a defect of this crate and fails to compile where
     /// instances are built in constants, and panics in the test of the list of instances elsewhere.
     pub const fn with(mut self, name: &'static str, value: u32) -> Self {
         let mut i = 0;

@@ -11,6 +11,7 @@ shaders![
     "common/activate.wgsl",
     "common/activation.wgsl",
     "common/border.wgsl",
+    "common/element.wgsl",
     "common/finite.wgsl",
     "common/grid.wgsl",
     "common/store_quads.wgsl",

@@ -13,9 +13,10 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> out: array<Quad>;
 //% include "common/grid.wgsl"
 //% include "common/border.wgsl"
+//% include "common/wide.wgsl"
 
 @compute @workgroup_size(64)
 fn main(
@@ -45,5 +46,5 @@ fn main(
         v[{{ j }}] = x[first + {{ j }}u * plane];
     }
 //% endfor
-    out[index] = v;
+    out[index] = pack(v);
 }

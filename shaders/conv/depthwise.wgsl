@@ -21,14 +21,16 @@ struct Params {
     y_base: u32, taps: i32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>;
+@group(0) @binding(1) var<storage, read> x: array<{{ "Quad" if VEC else "f32" }}>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> residual: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
-@group(0) @binding(5) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
+@group(0) @binding(4) var<storage, read> residual: array<{{ "Quad" if VEC_Y else "f32" }}>;
+@group(0) @binding(5) var<storage, read_write> y: array<{{ "Quad" if VEC_Y else "f32" }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
+//% include "common/wide.wgsl"
+{%- from "common/element.wgsl" import element, put %}
 //% set D = (KH + S - 1) // S
 //% set P = (KW - 1) // 2
 //% set COLUMNS = 3 * S + KW
@@ -39,7 +41,7 @@ struct Params {
 //% set LAST = (COLUMNS - 1 - P) // 4
 
 fn x_at(index: u32) -> f32 {
-{% if VEC %}    return x[index / 4u][index % 4u];{% else %}    return x[index];{% endif %}
+    return {{ element("x", "index", VEC) }};
 }
 
 // One output by scalar loads that leave out the taps in the padding. The fast path multiplies them by 0, which is wrong for an
@@ -114,7 +116,7 @@ fn main(
         let left{{ g }} = q_w{{ u }} * {{ S }};
 //% for b in range(FIRST if not LANES else 0, (LAST + 1) if not LANES else S)
         let at{{ g }}_{{ b + 1 }} = left{{ g }} + {{ b * 4 }};
-        let block{{ g }}_{{ b + 1 }} = select(vec4<f32>(), x[u32(start{{ g }} + clamp(at{{ g }}_{{ b + 1 }}, 0, params.in_w - 4)) / 4u],
+        let block{{ g }}_{{ b + 1 }} = select(vec4<f32>(), unpack(x[u32(start{{ g }} + clamp(at{{ g }}_{{ b + 1 }}, 0, params.in_w - 4)) / 4u]),
             inside{{ g }} & (at{{ g }}_{{ b + 1 }} >= 0) & (at{{ g }}_{{ b + 1 }} < params.in_w));
 //% endfor
 //% if LANES
@@ -122,7 +124,7 @@ fn main(
         let edge_at{{ g }} = select(left{{ g }} + {{ 4 * S }}, left{{ g }} - 4, lane == 0u);
         var edge{{ g }} = vec4<f32>();
         if (((lane == 0u) | (lane == {{ LANES - 1 }}u)) & inside{{ g }} & (edge_at{{ g }} >= 0) & (edge_at{{ g }} < params.in_w)) {
-            edge{{ g }} = x[u32(start{{ g }} + edge_at{{ g }}) / 4u];
+            edge{{ g }} = unpack(x[u32(start{{ g }} + edge_at{{ g }}) / 4u]);
         }
 //% endif
 //% for i in range(COLUMNS)
@@ -181,7 +183,7 @@ fn main(
         if (live & (done{{ d }} >= first_row) & (done{{ d }} < last_row) & (q_h{{ d }} < params.out_h){% if KH == 1 %} & (q_w{{ d }} < params.out_w){% endif %}) {
             let to = u32(q_h{{ d }} * params.out_w + {% if KH == 1 %}q_w{{ d }}{% else %}column{% endif %}) + y_plane;
 //% if VEC_Y
-            y[to / 4u] = activate(sum{{ d }} + vec4<f32>(shift){% if RESIDUAL %} + residual[to / 4u]{% endif %}, params.activation, params.slope);
+            y[to / 4u] = pack(activate(sum{{ d }} + vec4<f32>(shift){% if RESIDUAL %} + unpack(residual[to / 4u]){% endif %}, params.activation, params.slope));
 //% else
             let room = params.out_w - {% if KH == 1 %}q_w{{ d }}{% else %}column{% endif %};
             var result = sum{{ d }} + vec4<f32>(shift);
@@ -218,9 +220,9 @@ fn main(
                 let to = u32(q_h * params.out_w + q_w) + y_plane;
                 var value = exact(plane, w_at, q_h, q_w) + shift;
 //% if RESIDUAL
-                value += residual[to{% if VEC_Y %} / 4u][to % 4u{% endif %}];
+                value += {{ element("residual", "to", VEC_Y) }};
 //% endif
-                y[to{% if VEC_Y %} / 4u][to % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
+                {{ put("y", "to", "activate(vec4<f32>(value), params.activation, params.slope).x", VEC_Y) }}
             }
         }
     }

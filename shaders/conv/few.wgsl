@@ -26,6 +26,7 @@ struct Params {
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
 //% include "common/wide.wgsl"
+{%- from "common/element.wgsl" import element, put %}
 //% set OC = 16
 //% set COLUMNS = 3 * S + KW
 //% set WEIGHTS = KW * OC // 4
@@ -127,16 +128,9 @@ fn main(
             var value = exact(x_image, w_tile, o, q_h, q_w + i32(p)) + bias[bias_at + min(o, bias_last)];
             let at = y_at + o * out_plane + p;
 //% if RESIDUAL
-            value += {% if VEC %}unpack(residual[at / 4u])[at % 4u]{% else %}residual[at]{% endif %};
+            value += {{ element("residual", "at", VEC) }};
 //% endif
-            let result = activate(vec4<f32>(value), params.activation, params.slope).x;
-//% if VEC
-            var whole = unpack(y[at / 4u]);
-            whole[at % 4u] = result;
-            y[at / 4u] = pack(whole);
-//% else
-            y[at] = result;
-//% endif
+            {{ put("y", "at", "activate(vec4<f32>(value), params.activation, params.slope).x", VEC) }}
         }
     }
 }

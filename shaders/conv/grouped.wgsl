@@ -21,14 +21,16 @@ struct Params {
     taps: i32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>;
+@group(0) @binding(1) var<storage, read> x: array<{{ "Quad" if VEC else "f32" }}>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read> residual: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
-@group(0) @binding(5) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
+@group(0) @binding(4) var<storage, read> residual: array<{{ "Quad" if VEC_Y else "f32" }}>;
+@group(0) @binding(5) var<storage, read_write> y: array<{{ "Quad" if VEC_Y else "f32" }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
+//% include "common/wide.wgsl"
+{%- from "common/element.wgsl" import element, put %}
 //% set TAPS = KH * KW
 //% set R = 1 if KH == 1 else 4 // S
 //% set ROWS = (R - 1) * S + KH
@@ -39,7 +41,7 @@ struct Params {
 //% set WORKGROUP = LANES if LANES else 64
 
 fn x_at(index: u32) -> f32 {
-{% if VEC %}    return x[index / 4u][index % 4u];{% else %}    return x[index];{% endif %}
+    return {{ element("x", "index", VEC) }};
 }
 
 // Where a tap of output channel `o` of the whole lies in channel 0.
@@ -115,7 +117,7 @@ fn main(
 //% if VEC
 //% for b in range(FIRST if not LANES else 0, (LAST + 1) if not LANES else S)
         let at{{ g }}_{{ b + 1 }} = left + {{ b * 4 }};
-        let block{{ g }}_{{ b + 1 }} = select(vec4<f32>(), x[(x_start + start{{ g }} + u32(clamp(at{{ g }}_{{ b + 1 }}, 0, params.in_w - 4))) / 4u],
+        let block{{ g }}_{{ b + 1 }} = select(vec4<f32>(), unpack(x[(x_start + start{{ g }} + u32(clamp(at{{ g }}_{{ b + 1 }}, 0, params.in_w - 4))) / 4u]),
             inside{{ g }} & (at{{ g }}_{{ b + 1 }} >= 0) & (at{{ g }}_{{ b + 1 }} < params.in_w));
 //% endfor
 //% if LANES
@@ -123,7 +125,7 @@ fn main(
         let edge_at{{ g }} = select(left + {{ 4 * S }}, left - 4, lane == 0u);
         var edge{{ g }} = vec4<f32>();
         if (((lane == 0u) | (lane == {{ LANES - 1 }}u)) & inside{{ g }} & (edge_at{{ g }} >= 0) & (edge_at{{ g }} < params.in_w)) {
-            edge{{ g }} = x[(x_start + start{{ g }} + u32(edge_at{{ g }})) / 4u];
+            edge{{ g }} = unpack(x[(x_start + start{{ g }} + u32(edge_at{{ g }})) / 4u]);
         }
 //% endif
 //% for i in range(COLUMNS)
@@ -194,7 +196,7 @@ fn main(
         if (live & (q_h + {{ r }} < params.out_h)) {
             let at = to + o * out_plane + u32({{ r }} * params.out_w);
 //% if VEC_Y
-            y[at / 4u] = activate(sum0_{{ r }} + vec4<f32>(shift){% if RESIDUAL %} + residual[at / 4u]{% endif %}, params.activation, params.slope);
+            y[at / 4u] = pack(activate(sum0_{{ r }} + vec4<f32>(shift){% if RESIDUAL %} + unpack(residual[at / 4u]){% endif %}, params.activation, params.slope));
 //% else
             var result = sum0_{{ r }} + vec4<f32>(shift);
 //% if RESIDUAL
@@ -234,9 +236,9 @@ fn main(
                 var value = exact(planes, o_at + o, row, column);
                 value += select(0.0, bias[select(0u, o_at + o, params.has_bias == 1u)], params.has_bias == 1u);
 //% if RESIDUAL
-                value += residual[at{% if VEC_Y %} / 4u][at % 4u{% endif %}];
+                value += {{ element("residual", "at", VEC_Y) }};
 //% endif
-                y[at{% if VEC_Y %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
+                {{ put("y", "at", "activate(vec4<f32>(value), params.activation, params.slope).x", VEC_Y) }}
             }
         }
     }

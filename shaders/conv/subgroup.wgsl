@@ -37,6 +37,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> residual: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 //% endif
+{%- from "common/element.wgsl" import element, put %}
 //% set PLANAR = X == 1
 //% set COLUMNS = X == 2
 //% include "common/grid.wgsl"
@@ -386,16 +387,9 @@ fn main(
                 let at = (n * channels + g * params.og + o_first + o) * out_plane
                     + u32((q.x * params.out_h + q.y) * params.out_w + q.z) - params.y_base;
 //% if RESIDUAL
-                value += {% if VEC %}unpack(residual[at / 4u])[at % 4u]{% else %}residual[at]{% endif %};
+                value += {{ element("residual", "at", VEC) }};
 //% endif
-                let result = activate(vec4<f32>(value), params.activation, params.slope).x;
-//% if VEC
-                var whole = unpack(y[at / 4u]);
-                whole[at % 4u] = result;
-                y[at / 4u] = pack(whole);
-//% else
-                y[at] = result;
-//% endif
+                {{ put("y", "at", "activate(vec4<f32>(value), params.activation, params.slope).x", VEC) }}
             }
         }
     }

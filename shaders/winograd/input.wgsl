@@ -6,6 +6,7 @@
 // each `quads` vec4s, from row `first_row` of all images' rows on. A thread makes one vec4 of tiles of one channel.
 // With VEC, W is a multiple of four and the padding 1: the inner columns are loaded as vec4s.
 {%- from "winograd/matrices.wgsl" import BT, combine %}
+{%- from "common/element.wgsl" import element %}
 //% set A = M + 2
 //% set COLUMNS = 4 * M + 2
 struct Params {
@@ -15,12 +16,13 @@ struct Params {
     tiles_h: u32, x_base: u32, total: u32, size: i32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<{{ "vec4<f32>" if VEC else "f32" }}>;
-@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<{{ "Quad" if VEC else "f32" }}>;
+@group(0) @binding(2) var<storage, read_write> out: array<Quad>;
 //% include "common/grid.wgsl"
+//% include "common/wide.wgsl"
 
 fn x_at(index: u32) -> f32 {
-{% if VEC %}    return x[index / 4u][index % 4u];{% else %}    return x[index];{% endif %}
+    return {{ element("x", "index", VEC) }};
 }
 
 @compute @workgroup_size(64)
@@ -54,7 +56,7 @@ fn main(
 //% for j in range(COLUMNS)
 //% if VEC and j > 0 and j < COLUMNS - 1
 //% if j % 4 == 1
-        let block{{ j // 4 }} = select(vec4<f32>(), x[u32(start + min(left + {{ j }}, params.in_w - 4)) / 4u], inside & (left + {{ j }} < params.in_w));
+        let block{{ j // 4 }} = select(vec4<f32>(), unpack(x[u32(start + min(left + {{ j }}, params.in_w - 4)) / 4u]), inside & (left + {{ j }} < params.in_w));
 //% endif
         let c{{ j }} = block{{ (j - 1) // 4 }}[{{ (j - 1) % 4 }}];
 //% else
@@ -80,7 +82,7 @@ fn main(
     var b = 0;
     loop {
 //% for a in range(A)
-        out[at + {{ a * A }}u * params.total] = {{ combine(BT[M][a], "h", "_0") }};
+        out[at + {{ a * A }}u * params.total] = pack({{ combine(BT[M][a], "h", "_0") }});
 //% endfor
         at += params.total;
 //% for a in range(A)

@@ -5,6 +5,7 @@
 // products [A*A, O, T] of vec4s over four tiles, as winograd/input.wgsl lays them; y, residual [N,O,QH,QW]. A thread makes four tiles
 // of one channel. x [N,C,H,W] and w [O,CG,3,3] are read only by tiles with a result that is not finite. With VEC_Y, QW is a multiple of 4.
 {%- from "winograd/matrices.wgsl" import AT, combine %}
+{%- from "common/element.wgsl" import element, put %}
 //% set A = M + 2
 struct Params {
     first_group: u32,
@@ -16,15 +17,16 @@ struct Params {
     total: u32, taps: i32, size: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> products: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> products: array<Quad>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read> residual: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
+@group(0) @binding(3) var<storage, read> residual: array<{{ "Quad" if VEC_Y else "f32" }}>;
 @group(0) @binding(4) var<storage, read> x: array<f32>;
 @group(0) @binding(5) var<storage, read> w: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<{{ "vec4<f32>" if VEC_Y else "f32" }}>;
+@group(0) @binding(6) var<storage, read_write> y: array<{{ "Quad" if VEC_Y else "f32" }}>;
 //% include "common/grid.wgsl"
 //% include "common/activate.wgsl"
 //% include "common/finite.wgsl"
+//% include "common/wide.wgsl"
 
 // One output as a plain sum that leaves out the taps in the padding. A tile mixes its inputs: an infinity, a NaN or an overflow
 // reaches outputs that do not have it in their window, so what is not finite is made anew.
@@ -72,7 +74,7 @@ fn main(
     var b = 0u;
     loop {
 //% for a in range(A)
-        let m{{ a }} = products[index + ({{ a * A }}u + b) * params.total];
+        let m{{ a }} = unpack(products[index + ({{ a * A }}u + b) * params.total]);
 //% endfor
 //% for i in range(M)
 //% for b in range(A - 1)
@@ -104,9 +106,9 @@ fn main(
             var value = v0_{{ b }} + vec4<f32>(shift);
 //% if VEC_Y
 //% if RESIDUAL
-            value += residual[at / 4u];
+            value += unpack(residual[at / 4u]);
 //% endif
-            y[at / 4u] = activate(value, params.activation, params.slope);
+            y[at / 4u] = pack(activate(value, params.activation, params.slope));
 //% else
 //% if RESIDUAL
             for (var e = 0; e < count{{ b }}; e++) {
@@ -136,9 +138,9 @@ fn main(
                 let at = plane + u32(q_h * params.out_w + q_w);
                 var value = exact(n, o, q_h, q_w) + shift;
 //% if RESIDUAL
-                value += residual[at{% if VEC_Y %} / 4u][at % 4u{% endif %}];
+                value += {{ element("residual", "at", VEC_Y) }};
 //% endif
-                y[at{% if VEC_Y %} / 4u][at % 4u{% endif %}] = activate(vec4<f32>(value), params.activation, params.slope).x;
+                {{ put("y", "at", "activate(vec4<f32>(value), params.activation, params.slope).x", VEC_Y) }}
             }
         }
     }

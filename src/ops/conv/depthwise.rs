@@ -39,6 +39,8 @@ pub(crate) struct Access {
     pub store: bool,
     /// Columns of neighbours are taken from their lanes, in subgroups of so many; 0: every thread loads for itself.
     pub lanes: u32,
+    /// Lanes load by fours as two 64-bit integers.
+    pub wide: bool,
 }
 
 pub(crate) fn instance(
@@ -57,6 +59,7 @@ pub(crate) fn instance(
         .with("VEC_Y", access.store.into())
         .with("RESIDUAL", residual.into())
         .with("LANES", access.lanes)
+        .with("WIDE", access.wide.into())
 }
 
 /// Stride and spread along an axis: outputs `spread` apart have taps that fall on each other as under that stride without dilation.
@@ -152,6 +155,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
         load: in_w.is_multiple_of(4) && p.pad_start[2] == (k_w - 1) / 2 && p.dilation[2] == 1,
         store: out_w.is_multiple_of(4) && t.spread_w == 1,
         lanes: lanes.unwrap_or(0),
+        wide: lanes.is_some() && profile.wide_loads,
     };
     let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));
     let batch = u64::from(p.batch);

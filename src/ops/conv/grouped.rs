@@ -40,6 +40,8 @@ pub(crate) struct Access {
     pub store: bool,
     /// Weights and neighbours' columns are handed round, in subgroups of so many.
     pub lanes: u32,
+    /// Lanes load by fours as two 64-bit integers.
+    pub wide: bool,
 }
 
 pub(crate) fn instance(
@@ -58,6 +60,7 @@ pub(crate) fn instance(
         .with("ACT", activation)
         .with("FLAGS", flags)
         .with("LANES", access.lanes)
+        .with("WIDE", access.wide.into())
 }
 
 /// Output rows of a thread, the shader's `R`.
@@ -93,6 +96,7 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
         load: in_w.is_multiple_of(4) && p.pad_start[2] == (k_w - 1) / 2,
         store: out_w.is_multiple_of(4),
         lanes,
+        wide: lanes > 0 && profile.wide_loads,
     };
     let (quads, strips, tiles) = (out_w.div_ceil(4), out_h.div_ceil(rows(k_h, stride)), p.og().div_ceil(BLOCK));
     let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));

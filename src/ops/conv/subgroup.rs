@@ -243,7 +243,7 @@ impl Gemm {
             let x_start = first * image - u64::from(x_base);
             let (input, layout) = match copy {
                 Some(copy) => {
-                    steps.push(self.copy_step(copy, x, x_start as i64, count));
+                    steps.push(self.copy_step(profile, copy, x, (x_start as i64, count)));
                     (Binding::read(Slot::Scratch(0)), Layout::Blocks)
                 }
                 None => (x, Layout::Planar(x_start as u32)),
@@ -263,7 +263,7 @@ impl Gemm {
     }
 
     /// Copies images into blocks, in scratch buffer 0. `start`: the first image's element in the binding.
-    pub fn copy_step(&self, copy: &Copy, x: Binding, start: i64, count: u64) -> Step {
+    pub fn copy_step(&self, profile: &Profile, copy: &Copy, x: Binding, (start, count): (i64, u64)) -> Step {
         let total = count * self.blocked_bytes() / 16;
         let ([in_d, in_h, in_w], [out_d, out_h, out_w]) = (i32s(copy.source), i32s(self.input));
         let [p_d, p_h, p_w] = copy.pad;
@@ -286,7 +286,7 @@ impl Gemm {
             p_w,
         };
         Step {
-            instance: Instance::new("conv/blocks.wgsl"),
+            instance: blocks_instance(profile.wide_loads),
             params: Params::new(&params),
             bindings: vec![x, Binding::write(Slot::Scratch(0))],
             groups: (total + 1).div_ceil(64),
@@ -399,6 +399,10 @@ impl Copy {
         let written = p.has_border();
         Self { source: p.input, pad: if written { i32s(p.pad_start) } else { [0; 3] }, border: p.border }
     }
+}
+
+pub(crate) fn blocks_instance(wide: bool) -> Instance {
+    Instance::new("conv/blocks.wgsl").with("WIDE", wide.into())
 }
 
 pub(crate) fn pack_instance(tile: u32) -> Instance {

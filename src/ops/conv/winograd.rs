@@ -50,16 +50,17 @@ pub(crate) fn weights_instance(m: u32, tile: u32) -> Instance {
     Instance::new("winograd/weights.wgsl").with("M", m).with("OC", tile)
 }
 
-pub(crate) fn input_instance(m: u32, vec: bool) -> Instance {
-    Instance::new("winograd/input.wgsl").with("M", m).with("VEC", vec.into())
+pub(crate) fn input_instance(m: u32, vec: bool, wide: bool) -> Instance {
+    Instance::new("winograd/input.wgsl").with("M", m).with("VEC", vec.into()).with("WIDE", wide.into())
 }
 
-pub(crate) fn output_instance(m: u32, activation: u32, vec: bool, residual: bool) -> Instance {
+pub(crate) fn output_instance(m: u32, activation: u32, (vec, wide): (bool, bool), residual: bool) -> Instance {
     Instance::new("winograd/output.wgsl")
         .with("M", m)
         .with("ACT", activation)
         .with("VEC_Y", vec.into())
         .with("RESIDUAL", residual.into())
+        .with("WIDE", wide.into())
 }
 
 /// A convolution in tiles of `m` x `m` outputs.
@@ -235,7 +236,7 @@ impl<'a> Winograd<'a> {
             size: self.m as i32 + 2,
         };
         steps.push(Step {
-            instance: input_instance(self.m, in_w % 4 == 0 && p_w == 1),
+            instance: input_instance(self.m, in_w % 4 == 0 && p_w == 1, profile.wide_loads),
             params: Params::new(&params),
             bindings: vec![x, Binding::write(Slot::Scratch(0))],
             groups: u64::from(total).div_ceil(64),
@@ -278,7 +279,7 @@ impl<'a> Winograd<'a> {
         let residual = epilogue.residual(3, y);
         let constant = epilogue.activation.constant();
         steps.push(Step {
-            instance: output_instance(self.m, constant, out_w % 4 == 0, epilogue.has_residual),
+            instance: output_instance(self.m, constant, (out_w % 4 == 0, profile.wide_loads), epilogue.has_residual),
             params: Params::new(&params),
             bindings: vec![
                 Binding::read(Slot::Scratch(1)),

@@ -44,7 +44,7 @@ pub(crate) fn copy_step(p: &Problem, profile: &Profile, images: &Range<u64>, scr
     };
     let copy = Copy { source: extents, pad: [0; 3], border: Border::Zeros };
     let (x, base) = image_window(profile, Slot::Arg(INPUT), (p.batch, p.image()), images, false);
-    let step = plain.copy_step(&copy, x, i64::from((base as i32).wrapping_neg()), count);
+    let step = plain.copy_step(profile, &copy, x, (i64::from((base as i32).wrapping_neg()), count));
     Step { bindings: vec![x, Binding::write(Slot::Scratch(scratch))], ..step }
 }
 
