@@ -194,8 +194,8 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
         for lanes in subgroup::SUBGROUPS {
             for tile in SUBGROUP_BLOCKS.into_iter().flat_map(|block| ROWS.map(|rows| (block, rows))) {
                 for act in activations() {
-                    for flags in [(false, false), (false, true), (true, false), (true, true)] {
-                        for wide in wide_of(lanes).into_iter().filter(|wide| flags.0 || !wide) {
+                    for flags in involution::choose::BY.into_iter().flat_map(|by| [(by, false), (by, true)]) {
+                        for wide in wide_of(lanes).into_iter().filter(|wide| flags.0 > 1 || !wide) {
                             let instance =
                                 involution::choose::subgroup_instance(((lanes, wide), width), tile, act, flags);
                             list.push((instance, involution::parts::InvolutionParams::FIELDS));

@@ -18,6 +18,11 @@ fn pack(value: vec4<f32>) -> Quad {
 fn unpack_pair(pair: Pair) -> vec2<f32> {
     return bitcast<vec2<f32>>(vec2<u32>(u32(pair), u32(pair >> 32u)));
 }
+
+fn pack_pair(value: vec2<f32>) -> Pair {
+    let bits = bitcast<vec2<u32>>(value);
+    return u64(bits.x) | (u64(bits.y) << 32u);
+}
 //% else
 alias Quad = vec4<f32>;
 alias Pair = vec2<f32>;
@@ -32,5 +37,9 @@ fn pack(value: vec4<f32>) -> Quad {
 
 fn unpack_pair(pair: Pair) -> vec2<f32> {
     return pair;
+}
+
+fn pack_pair(value: vec2<f32>) -> Pair {
+    return value;
 }
 //% endif

@@ -6,11 +6,9 @@
 // A lane makes CB channels of one group at rows i..i+RH-1, positions j..j+3, as a thread of involution/rows.wgsl does. It loads the same four
 // columns of the input for itself and its neighbours, who hand them round: four positions at least for each four columns of the input.
 // RH above 1 takes stride 1 and dilation 1 along columns.
-// With VEC all of it lies in aligned vec4s: W and WO are multiples of four.
+// Loads and stores are of BY numbers, of which W and WO are multiples: four, two or one.
 //% include "involution/params.wgsl"
-//% set VEC = FLAGS % 2
-//% set RESIDUAL = FLAGS // 2
-//% set VALUE = "Quad" if VEC else "f32"
+//% set VALUE = "Quad" if BY == 4 else "Pair" if BY == 2 else "f32"
 //% set P = (KW - 1) // 2
 // Channels of a round; `rounds` of them are CB.
 //% set U = 2
@@ -24,7 +22,7 @@
 //% include "common/activate.wgsl"
 //% include "common/wide.wgsl"
 //% macro four(array, at, further)
-{% if VEC %}unpack({{ array }}[({{ at }}) / 4u]){% else %}vec4<f32>({% for p in range(4) %}{{ array }}[{{ at }} + {{ further }}[{{ p }}]]{{ ", " if p < 3 }}{% endfor %}){% endif %}
+{% if BY == 4 %}unpack({{ array }}[({{ at }} + {{ further }}) / 4u]){% elif BY == 2 %}vec4<f32>(unpack_pair({{ array }}[({{ at }} + {{ further }}.x) / 2u]), unpack_pair({{ array }}[({{ at }} + {{ further }}.y) / 2u])){% else %}vec4<f32>({% for p in range(4) %}{{ array }}[{{ at }} + {{ further }}[{{ p }}]]{{ ", " if p < 3 }}{% endfor %}){% endif %}
 //% endmacro
 
 @compute @workgroup_size({{ LANES }})
@@ -71,14 +69,12 @@ fn main(
     let end = ((lane == 0u) & before) | ((lane == {{ LANES - 1 }}u) & behind);
     let end_position = select(position + vec4<u32>(4u), position - vec4<u32>(4u), lane == 0u);
     let end_own = end_position < vec4<u32>(in_w);
-//% if VEC
-    let held = min(j, in_w - 4u);
-    let end_held = min(end_position.x, in_w - 4u);
-//% else
-    let held = min(position, vec4<u32>(in_w - 1u));
-    let end_held = min(end_position, vec4<u32>(in_w - 1u));
-    let further = min(position, vec4<u32>(out_w - 1u)) - vec4<u32>(j);
-//% endif
+    // Where the four are loaded from, in numbers by which W and WO are whole: past a row's end its last.
+//% set LOADS = "u32" if BY == 4 else "vec2<u32>" if BY == 2 else "vec4<u32>"
+//% set OF = ".x" if BY == 4 else ".xz" if BY == 2 else ""
+    let held = min(position{{ OF }}, {{ LOADS }}(in_w - {{ BY }}u));
+    let end_held = min(end_position{{ OF }}, {{ LOADS }}(in_w - {{ BY }}u));
+    let further = min(position{{ OF }}, {{ LOADS }}(out_w - {{ BY }}u)) - {{ LOADS }}(j);
     // Past the last channel the last is loaded again, and not stored; so are rows.
     let x_at = (n * params.channels + c) * plane - params.x_base;
     let y_at = (n * params.channels + c) * out_plane + i * out_w + j - params.y_base;
@@ -108,18 +104,10 @@ fn main(
         loop {
 //% for c in range(U)
             let x_row{{ c }} = in_row + min(m * {{ U }}u + {{ c }}u, valid - 1u) * plane;
-{% if VEC %}
-            let x{{ c }}_1 = select(vec4<f32>(), unpack(x[(x_row{{ c }} + held) / 4u]), own & vec4<bool>(row_inside));
-{% else %}
             let x{{ c }}_1 = select(vec4<f32>(), {{ four("x", "x_row" ~ c, "held") | trim }}, own & vec4<bool>(row_inside));
-{% endif %}
             var end{{ c }} = vec4<f32>();
             if (end & row_inside) {
-{% if VEC %}
-                end{{ c }} = select(vec4<f32>(), unpack(x[(x_row{{ c }} + end_held) / 4u]), end_own);
-{% else %}
                 end{{ c }} = select(vec4<f32>(), {{ four("x", "x_row" ~ c, "end_held") | trim }}, end_own);
-{% endif %}
             }
             let before{{ c }} = subgroupShuffle(x{{ c }}_1, max(lane, 1u) - 1u);
             let behind{{ c }} = subgroupShuffle(x{{ c }}_1, min(lane + 1u, {{ LANES - 1 }}u));
@@ -163,10 +151,16 @@ fn main(
 //% for a in range(RH)
         let to{{ a }} = y_at + m * out_plane + row_at{{ a }};
         let stored{{ a }} = activate(sum0_{{ a }} + shift{% if RESIDUAL %} + {{ four("residual", "to" ~ a, "further") | trim }}{% endif %}, params.activation, params.slope);
-//% if VEC
+//% if BY == 4
         if (live && {{ a }}u < valid_rows) {
             y[to{{ a }} / 4u] = pack(stored{{ a }});
         }
+//% elif BY == 2
+//% for p in range(0, 4, 2)
+        if (live && {{ a }}u < valid_rows && j + {{ p }}u < out_w) {
+            y[(to{{ a }} + {{ p }}u) / 2u] = pack_pair(stored{{ a }}.{{ "xy" if p == 0 else "zw" }});
+        }
+//% endfor
 //% else
 //% for p in range(4)
         if (live && {{ a }}u < valid_rows && j + {{ p }}u < out_w) {

@@ -64,6 +64,12 @@ fn awkward() {
         ([1, 3, 4, 8], ([3, 3], [2, 2], [1, 1], SAME3, 1), both_kernels),
         ([1, 14, 8, 8], ([5, 5], [2, 2], [1, 1], [(2, 1); 2], 7), both_kernels),
         ([1, 7, 2, 4], ([7, 7], [1, 1], [1, 1], SAME7, 1), all),
+        // Rows in aligned pairs: tails of one pair, less than a quad, more quads than lanes; an input and an output of other whole numbers.
+        ([1, 8, 9, 14], ([7, 7], [1, 1], [1, 1], SAME7, 1), all),
+        ([2, 12, 3, 2], ([3, 3], [1, 1], [1, 1], SAME3, 1), all),
+        ([1, 5, 4, 34], ([5, 5], [1, 1], [1, 1], [(2, 2); 2], 1), all),
+        ([1, 4, 5, 6], ([3, 3], [1, 1], [1, 1], [(1, 0), (1, 3)], 1), all),
+        ([1, 4, 5, 12], ([3, 3], [1, 1], [1, 1], [(1, 0), (1, 3)], 1), all),
         // Rows that are not aligned: tails of the row, pads that move the windows, one column.
         ([1, 16, 7, 7], ([7, 7], [1, 1], [1, 1], SAME7, 1), all),
         ([1, 32, 4, 45], ([3, 3], [1, 1], [1, 1], SAME3, 2), all),

@@ -50,12 +50,13 @@ pub(crate) fn rows_instance(
         .with("PART", part.into())
 }
 
-/// The instance for lanes, a kernel width, channels and rows of a lane, and an activation; for aligned rows and a residual.
+/// The instance for lanes that load wide or not, a kernel width, channels and rows of a lane, an activation, and loads of so many numbers;
+/// for a residual.
 pub(crate) fn subgroup_instance(
     ((lanes, wide), width): ((u32, bool), u32),
     (block, rows): (u32, u32),
     activation: u32,
-    (vec, residual): (bool, bool),
+    (by, residual): (u32, bool),
 ) -> Instance {
     Instance::new("involution/subgroup.wgsl")
         .with("LANES", lanes)
@@ -63,9 +64,13 @@ pub(crate) fn subgroup_instance(
         .with("CB", block)
         .with("RH", rows)
         .with("ACT", activation)
-        .with("FLAGS", u32::from(vec) + 2 * u32::from(residual))
+        .with("BY", by)
+        .with("RESIDUAL", residual.into())
         .with("WIDE", wide.into())
 }
+
+/// How many numbers at once rows of input and output are loaded by.
+pub(crate) const BY: [u32; 3] = [4, 2, 1];
 
 /// Whether rows of input and output, and the windows of odd width over them, lie in aligned vec4s.
 fn aligned(p: &Problem) -> bool {
@@ -125,12 +130,12 @@ pub(crate) fn plan(p: &Problem, epilogue: &Epilogue, kernel: InvolutionKernel, p
             Threads { instance, channels, rows, positions: 4, workgroup: 64 }
         }
         InvolutionKernel::Subgroup => {
-            let (channels, lanes) = (block(&SUBGROUP_BLOCKS, p.cg()), lanes(profile));
-            let flags = (aligned(p), epilogue.has_residual);
-            // Without aligned rows nothing is loaded by fours.
-            let wide = lanes.1 && flags.0;
-            let instance = subgroup_instance(((lanes.0, wide), p.kernel[1]), (channels, rows), activation, flags);
-            Threads { instance, channels, rows, positions: 4, workgroup: lanes.0 }
+            let ((lanes, wide), channels) = (lanes(profile), block(&SUBGROUP_BLOCKS, p.cg()));
+            let whole = |by: &u32| p.input[1].is_multiple_of(*by) && p.output[1].is_multiple_of(*by);
+            let by = BY.into_iter().find(whole).unwrap_or(1);
+            let (lanes_wide, flags) = ((lanes, wide && by > 1), (by, epilogue.has_residual));
+            let instance = subgroup_instance((lanes_wide, p.kernel[1]), (channels, rows), activation, flags);
+            Threads { instance, channels, rows, positions: 4, workgroup: lanes }
         }
     };
     let steps = parts::steps(p, epilogue, profile, &threads)?;

@@ -167,16 +167,19 @@ fn columns_take_no_more_than_their_lists() {
 }
 
 #[test]
-fn involution_by_whole_vec4s() {
-    let plan = |pad: usize, kernel: InvolutionKernel| {
+fn involution_by_whole_vec4s_and_pairs() {
+    let plan = |pad: usize, kernel: InvolutionKernel, width: usize| {
         let options = Involution2d::new().kernel_size(3).padding(pad).kernel(kernel);
-        let extent = 6 + 2 * pad;
-        options.plan(&software(), &[1, 16, 8, 8], &[1, 1, 3, 3, extent, extent]).expect("plan").to_string()
+        let (x, w) = ([1, 16, 8, width], [1, 1, 3, 3, 6 + 2 * pad, width - 2 + 2 * pad]);
+        options.plan(&software(), &x, &w).expect("plan").to_string()
     };
-    assert!(
-        plan(1, InvolutionKernel::Rows).contains("VEC=1") && plan(1, InvolutionKernel::Subgroup).contains("FLAGS=1")
-    );
-    assert!(plan(3, InvolutionKernel::Rows).contains("VEC=0"), "windows that start at another column of a vec4");
+    assert!(plan(1, InvolutionKernel::Rows, 8).contains("VEC=1"));
+    assert!(plan(3, InvolutionKernel::Rows, 8).contains("VEC=0"), "windows that start at another column of a vec4");
+    for (width, loads) in [(8, "BY=4,RESIDUAL=0,WIDE=1"), (14, "BY=2,RESIDUAL=0,WIDE=1"), (7, "BY=1,RESIDUAL=0,WIDE=0")]
+    {
+        let plan = plan(1, InvolutionKernel::Subgroup, width);
+        assert!(plan.contains(loads), "{plan}");
+    }
 }
 
 #[test]
