@@ -120,8 +120,7 @@ impl Binding {
         Self { slot, offset: 0, size: 0, access: Access::Read }
     }
 
-    /// The first bytes of the buffer, as a uniform array: one of [`UNIFORM_SIZES`](crate::pool::UNIFORM_SIZES), and the data no shorter
-    /// than the pool takes such a buffer for.
+    /// All of the data as a uniform array of so many bytes ([`uniform_size`](crate::pool::uniform_size)).
     pub(crate) fn uniform(slot: Slot, size: u64) -> Self {
         Self { slot, offset: 0, size, access: Access::Uniform }
     }

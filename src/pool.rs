@@ -95,10 +95,10 @@ struct Free {
     unchecked_bytes: u64,
 }
 
-/// Bytes of uniform arrays that a tensor can be bound as, whole: its buffer has the least of them that holds it, where that is mostly full.
+/// Bytes of the uniform arrays that a tensor can be bound as, whole: its buffer is as long as the least that holds it.
 pub(crate) const UNIFORM_SIZES: [u64; 3] = [16 << 10, 32 << 10, 64 << 10];
 
-/// The size of the uniform array that a tensor of so many bytes can be bound as.
+/// The size of the uniform array that a tensor of so many bytes can be bound as, of which it fills more than half.
 pub(crate) fn uniform_size(bytes: u64) -> Option<u64> {
     UNIFORM_SIZES.into_iter().find(|&size| bytes <= size && bytes > size / 2)
 }
@@ -114,11 +114,6 @@ fn size_class(bytes: u64, max: u64) -> u64 {
 }
 
 impl Pool {
-    const USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
-        .union(wgpu::BufferUsages::UNIFORM)
-        .union(wgpu::BufferUsages::COPY_SRC)
-        .union(wgpu::BufferUsages::COPY_DST);
-
     /// A buffer of at least `bytes`, of whatever contents.
     pub fn take(gpu: &Arc<Inner>, op: &'static str, argument: &'static str, bytes: u64) -> Result<DeviceBuffer> {
         let Some(guards) = &gpu.guards else { return Self::take_plain(gpu, op, argument, bytes) };
@@ -139,11 +134,13 @@ impl Pool {
         if let Some((id, raw)) = gpu.pool.reuse(class) {
             return Ok(wrap(raw, id));
         }
+        let mut usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        usage.set(wgpu::BufferUsages::UNIFORM, UNIFORM_SIZES.contains(&class));
         let raw = gpu.allocate(|device| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(argument),
                 size: class + extra,
-                usage: Self::USAGE,
+                usage,
                 mapped_at_creation: false,
             })
         })?;

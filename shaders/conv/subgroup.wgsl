@@ -192,6 +192,7 @@ fn main(
 //% endfor
     let w_tile = (g * params.tiles + tile) * u32(params.k_d * params.k_h * params.k_w);
 
+    // This loop, like all that run at least once, tests at its end: docs/adding-an-operator.md.
 //% if PLANAR
     var w_at = w_tile * params.blocks * {{ OC }}u;
     var x_at = params.x_start + (n0 * params.groups + g) * params.cg * (plane / 4u) + j0 / 4u;

@@ -6,8 +6,8 @@
 //
 // A subgroup of LANES makes OC output channels x 4*LANES positions: each lane four neighbouring ones of an image, quads of positions
 // counted through images. A step is one channel and tap: 16 neighbours a lane, and OC weights, of which each lane loads N and hands
-// them round by broadcast. x [N,C,H,W], with UNIFORM of at most so many vec4s; offset [N,D,K,2,P], mask [N,D,K,P]; w [G,T,CG,K,OC] (conv/pack.wgsl, taps inside channels);
-// y, residual [N,O,P]. With VEC, P is a multiple of 4.
+// them round by broadcast. x [N,C,H,W], with UNIFORM of at most so many vec4s; offset [N,D,K,2,P], mask [N,D,K,P]; w [G,T,CG,K,OC]
+// (conv/pack.wgsl, taps inside channels); y, residual [N,O,P]. With VEC, P is a multiple of 4.
 struct Params {
     first_group: u32,
     in_h: i32, in_w: i32, out_w: i32, positions: u32,

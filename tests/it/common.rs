@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use ndarray::{ArrayD, ArrayViewD, Dimension, IxDyn};
 use wgconv::{Cache, Gpu, GpuBuilder, Tensor, ndarray, wgpu};
 
-/// The adapter under test, opened once: `WGCONV_ADAPTER` chooses it, `WGCONV_LIMITS=default` opens it with WebGPU's default limits.
+/// The adapter under test, opened once: `WGCONV_ADAPTER` chooses it, `WGCONV_LIMITS=default` opens it with WebGPU's default limits and
+/// without 64-bit integers.
 pub fn gpu() -> Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(open).clone()
@@ -16,7 +17,9 @@ pub fn gpu() -> Gpu {
 pub fn builder() -> GpuBuilder {
     let builder = Gpu::builder().adapter_from_env().cache(Cache::Off);
     match std::env::var("WGCONV_LIMITS").is_ok_and(|limits| limits == "default") {
-        true => builder.limits(wgpu::Limits::default()),
+        true => {
+            builder.limits(wgpu::Limits::default()).features(wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY)
+        }
         false => builder,
     }
 }

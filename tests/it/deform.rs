@@ -377,6 +377,8 @@ fn bindings_too_small() {
         // Whole images.
         (([1, 1], [1, 1], one, 1, 1), [30, 4, 6, 6], [8, 4, 3, 3], true),
         (([1, 1], [1, 1], one, 1, 1), [60, 1, 5, 5], [8, 1, 3, 3], true),
+        // The input as one uniform array in each part.
+        (([1, 1], [1, 1], one, 1, 1), [60, 1, 7, 7], [8, 1, 3, 3], true),
         // Slices of an image.
         (([1, 1], [1, 1], one, 1, 1), [3, 8, 12, 12], [8, 8, 3, 3], true),
         // Offsets of an image, or its channels, or the weights, are too large.

@@ -6,7 +6,7 @@ use tempfile::tempdir;
 use wgconv::reference::{ConvSpec, conv};
 use wgconv::{
     Activation, Cache, Conv2d, ConvKernel, ConvTranspose2d, DeformConv2d, Error, Gpu, GpuBuilder, Involution2d, Linear,
-    MaxPool2d, Result, Tensor, Tuning, ndarray,
+    MaxPool2d, Result, Tensor, Tuning, ndarray, wgpu,
 };
 
 use crate::common::{assert_exact, integers};
@@ -181,6 +181,9 @@ fn warm_up_compiles_all() -> Result<()> {
     conv.warm_up(&gpu, &xs, &ws, false)?;
     transposed.warm_up(&gpu, &xs, &ws, true)?;
     deform.warm_up(&gpu, &xs, &ws, false, true)?;
+    // A small input of few channels may come in a buffer of ours or of the caller's.
+    let (small, few) = ([3, 1, 28, 28], [16, 1, 3, 3]);
+    deform.warm_up(&gpu, &small, &few, false, false)?;
     pool.warm_up(&gpu, &xs)?;
     Linear::new().warm_up(&gpu, &[32, 8], &[16, 8], false)?;
     assert!(conv.warm_up(&gpu, &xs, &[8, 7, 3, 3], false).is_err());
@@ -189,6 +192,15 @@ fn warm_up_compiles_all() -> Result<()> {
     conv.forward(&x, &w, None)?;
     transposed.forward(&x, &w, Some(&tensor(&[8])))?;
     deform.forward(&x, &offset, &w, None, Some(&mask))?;
+    let raw = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 3 * 28 * 28 * 4,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    for x in [tensor(&small), Tensor::from_buffer(&gpu, raw, &small)?] {
+        deform.forward(&x, &tensor(&[3, 18, 28, 28]), &tensor(&few), None, None)?;
+    }
     pool.forward(&x)?;
     Linear::new().forward(&tensor(&[32, 8]), &tensor(&[16, 8]), None)?;
     gpu.wait()?;

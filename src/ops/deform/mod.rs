@@ -253,8 +253,12 @@ impl DeformConv2d {
     /// # Errors
     /// As [`DeformConv2d::plan`], and errors of the device.
     pub fn warm_up(&self, gpu: &Gpu, input: &[usize], weight: &[usize], has_bias: bool, has_mask: bool) -> Result<()> {
-        let problem = Problem::new(self, input, weight)?;
-        crate::run::warm_up(gpu, &self.tuned(gpu, &problem, (input, weight), (has_bias, has_mask))?)
+        let mut problem = Problem::new(self, input, weight)?;
+        for input_wrapped in [false, true] {
+            problem.input_wrapped = input_wrapped;
+            crate::run::warm_up(gpu, &self.tuned(gpu, &problem, (input, weight), (has_bias, has_mask))?)?;
+        }
+        Ok(())
     }
 
     /// Records the convolution; version 2 where there is a mask.
