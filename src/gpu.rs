@@ -98,8 +98,8 @@ impl Gpu {
     /// caller says so by [`Gpu::notify_lost`].
     ///
     /// Kernels with subgroup operations are chosen where the device has `Features::SUBGROUP`, kernel times are there with
-    /// `Features::TIMESTAMP_QUERY`, and with `Features::SHADER_INT64` a software driver loads in half the time. Nothing is measured and no
-    /// file is read or written: [`GpuBuilder::wrap`] for more.
+    /// `Features::TIMESTAMP_QUERY`, and on a software driver loads are wide with `Features::SHADER_INT64` ([`Profile::wide_loads`]).
+    /// Nothing is measured and no file is read or written: [`GpuBuilder::wrap`] for more.
     ///
     /// # Errors
     /// What creating the first small buffers gives.

@@ -13,6 +13,7 @@ use crate::ops::conv::{depthwise, direct, few, grouped, subgroup, tiled, winogra
 use crate::ops::{conv_transpose, deform, elementwise, involution, linear, pool, rearrange, separable, softmax};
 use crate::params::Fields;
 use crate::plan::{HEAD_BYTES, Instance};
+use crate::pool::UNIFORM_SIZES;
 use crate::shaders::SHADERS;
 use crate::workgroup::poisoned;
 
@@ -80,7 +81,7 @@ fn conv() -> Vec<(Instance, Fields)> {
     }
     for kernel in depthwise::KERNELS {
         for stride in depthwise::STRIDES {
-            for lanes in depthwise::LANES.into_iter().chain([0]) {
+            for lanes in subgroup::SOFTWARE_SUBGROUPS.into_iter().chain([0]) {
                 for act in activations() {
                     for flags in 0..8 {
                         for wide in wide_of(lanes) {
@@ -95,7 +96,7 @@ fn conv() -> Vec<(Instance, Fields)> {
     }
     for kernel in grouped::KERNELS {
         for stride in grouped::STRIDES {
-            for lanes in grouped::LANES {
+            for lanes in subgroup::SOFTWARE_SUBGROUPS.into_iter().chain([0]) {
                 for act in activations() {
                     for flags in 0..8 {
                         for wide in wide_of(lanes) {
@@ -159,8 +160,8 @@ fn deform_and_involution() -> Vec<(Instance, Fields)> {
             for act in activations() {
                 for flags in [(false, false), (false, true), (true, false), (true, true)] {
                     for wide in wide_of(lanes) {
-                        for uniform in if wide { &[0, 16 << 10, 32 << 10, 64 << 10][..] } else { &[0] } {
-                            let instance = deform::few::instance((lanes, wide), *uniform, act, mask, flags);
+                        for uniform in [0].into_iter().chain(UNIFORM_SIZES.into_iter().filter(|_| wide)) {
+                            let instance = deform::few::instance((lanes, wide), uniform, act, mask, flags);
                             list.push((instance, deform::few::FewParams::FIELDS));
                         }
                     }

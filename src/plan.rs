@@ -232,6 +232,11 @@ impl Plan {
         self
     }
 
+    /// Whether an argument is bound as a uniform array, which only a buffer of ours can be.
+    pub(crate) fn has_uniform_arrays(&self) -> bool {
+        self.steps.iter().flat_map(|step| &step.bindings).any(|binding| binding.access == Access::Uniform)
+    }
+
     /// All steps, packing first.
     pub(crate) fn all_steps(&self) -> impl Iterator<Item = &Step> {
         self.pack.iter().flat_map(|pack| &pack.steps).chain(&self.steps)

@@ -6,6 +6,7 @@ use crate::plan::{Binding, Instance, Params, Slot, Step};
 use crate::profile::{AdapterClass, Profile};
 
 use super::problem::{Problem, gcd, volume};
+use super::subgroup::software_lanes;
 use crate::ops::window::{window, window_elements};
 
 params! {
@@ -26,9 +27,6 @@ params! {
 pub(crate) const KERNELS: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (3, 3), (5, 5), (7, 7)];
 /// Strides, after what they have in common with the dilation is taken out.
 pub(crate) const STRIDES: [u32; 2] = [1, 2];
-
-/// Subgroup sizes that are instantiated: those of the software adapters.
-pub(crate) const LANES: [u32; 3] = [4, 8, 16];
 
 /// How a thread reads and writes.
 #[derive(Clone, Copy)]
@@ -150,12 +148,12 @@ pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<
     let ([_, in_h, in_w], [_, out_h, out_w]) = (p.input, p.output);
     let t = Tiling::of(p, profile);
     // On a GPU the neighbours' columns come from the cache as fast as from their lanes.
-    let lanes = profile.subgroup.filter(|size| profile.class == AdapterClass::Cpu && LANES.contains(size));
+    let (lanes, wide) = software_lanes(profile);
     let access = Access {
         load: in_w.is_multiple_of(4) && p.pad_start[2] == (k_w - 1) / 2 && p.dilation[2] == 1,
         store: out_w.is_multiple_of(4) && t.spread_w == 1,
-        lanes: lanes.unwrap_or(0),
-        wide: lanes.is_some() && profile.wide_loads,
+        lanes,
+        wide,
     };
     let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));
     let batch = u64::from(p.batch);

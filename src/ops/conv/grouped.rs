@@ -4,9 +4,10 @@ use crate::ops::Epilogue;
 use crate::ops::window::{ranges, window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Params, Slot, Step};
-use crate::profile::{AdapterClass, Profile};
+use crate::profile::Profile;
 
 use super::problem::{Problem, volume};
+use super::subgroup::software_lanes;
 
 params! {
     /// `Params` of `conv/grouped.wgsl`.
@@ -24,8 +25,6 @@ params! {
 pub(crate) const KERNELS: [(u32, u32); 2] = [(1, 3), (3, 3)];
 /// Strides that are instantiated.
 pub(crate) const STRIDES: [u32; 2] = [1, 2];
-/// Subgroup sizes that are instantiated, those of the software adapters; 0: every thread loads for itself.
-pub(crate) const LANES: [u32; 4] = [0, 4, 8, 16];
 /// Input channels of a group from which on the GEMM is better.
 const MOST_CHANNELS: u32 = 16;
 /// Output channels of a thread.
@@ -91,12 +90,12 @@ pub(crate) fn fits(p: &Problem, profile: &Profile) -> bool {
 pub(crate) fn steps(p: &Problem, epilogue: &Epilogue, profile: &Profile) -> Vec<Step> {
     let ([_, k_h, k_w], stride) = (p.kernel, p.stride[2]);
     let ([_, in_h, in_w], [_, out_h, out_w]) = (p.input, p.output);
-    let lanes = profile.subgroup.filter(|size| profile.class == AdapterClass::Cpu && LANES.contains(size)).unwrap_or(0);
+    let (lanes, wide) = software_lanes(profile);
     let access = Access {
         load: in_w.is_multiple_of(4) && p.pad_start[2] == (k_w - 1) / 2,
         store: out_w.is_multiple_of(4),
         lanes,
-        wide: lanes > 0 && profile.wide_loads,
+        wide,
     };
     let (quads, strips, tiles) = (out_w.div_ceil(4), out_h.div_ceil(rows(k_h, stride)), p.og().div_ceil(BLOCK));
     let (image, out_image) = (u64::from(p.c_in) * volume(p.input), u64::from(p.c_out) * volume(p.output));

@@ -4,7 +4,7 @@ use crate::ops::Epilogue;
 use crate::ops::options::Border;
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
-use crate::profile::Profile;
+use crate::profile::{AdapterClass, Profile};
 
 use super::problem::{Axes, Problem, volume};
 use crate::ops::window::{window, window_elements};
@@ -62,6 +62,12 @@ pub(crate) fn has_subgroups(profile: &Profile) -> bool {
 pub(crate) fn lanes(profile: &Profile) -> (u32, bool) {
     let lanes = profile.subgroup.unwrap_or(SUBGROUPS[0]);
     (lanes, profile.wide_loads && SOFTWARE_SUBGROUPS.contains(&lanes))
+}
+
+/// The same for kernels that hand values round on software adapters only: elsewhere 0, every thread loads for itself.
+pub(crate) fn software_lanes(profile: &Profile) -> (u32, bool) {
+    let offered = profile.subgroup.is_some_and(|size| SOFTWARE_SUBGROUPS.contains(&size));
+    if offered && profile.class == AdapterClass::Cpu { lanes(profile) } else { (0, false) }
 }
 
 /// What the GEMM kernel needs to know, of a convolution or of a transposed one.

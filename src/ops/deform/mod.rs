@@ -254,8 +254,11 @@ impl DeformConv2d {
     /// As [`DeformConv2d::plan`], and errors of the device.
     pub fn warm_up(&self, gpu: &Gpu, input: &[usize], weight: &[usize], has_bias: bool, has_mask: bool) -> Result<()> {
         let mut problem = Problem::new(self, input, weight)?;
-        for input_wrapped in [false, true] {
-            problem.input_wrapped = input_wrapped;
+        let plan = self.tuned(gpu, &problem, (input, weight), (has_bias, has_mask))?;
+        crate::run::warm_up(gpu, &plan)?;
+        if plan.has_uniform_arrays() {
+            // Another kernel takes an input in the caller's buffer.
+            problem.input_wrapped = true;
             crate::run::warm_up(gpu, &self.tuned(gpu, &problem, (input, weight), (has_bias, has_mask))?)?;
         }
         Ok(())

@@ -5,7 +5,7 @@
 //! offsets do, or than that copy and the columns of one tile of positions. Only to a small input the copy comes on top.
 
 use crate::ops::Epilogue;
-use crate::ops::conv::subgroup::{Gemm, Layout, SUBGROUPS, WeightLayout};
+use crate::ops::conv::subgroup::{Gemm, Layout, WeightLayout, lanes};
 use crate::ops::window::{image_window, window, window_elements};
 use crate::params::params;
 use crate::plan::{Binding, Instance, Pack, Params, Slot, Step};
@@ -82,7 +82,7 @@ impl<'a> Sliced<'a> {
 
     /// Positions of the multiplication's tile.
     fn tile(&self) -> u64 {
-        u64::from(self.profile.subgroup.unwrap_or(SUBGROUPS[0])) * 4
+        u64::from(lanes(self.profile).0) * 4
     }
 
     fn blocks(&self) -> u64 {
